@@ -1,0 +1,1 @@
+"""Interaction logs, their split and training batches."""

@@ -1,0 +1,1 @@
+"""Ranking metrics under named protocols, and what a network costs to run."""

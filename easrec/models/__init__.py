@@ -1,0 +1,1 @@
+"""Attention, gates, transformer networks and their description."""

@@ -1,0 +1,1 @@
+"""The supernet, its controllers, the resource constraint and the search."""

@@ -1,0 +1,1 @@
+"""Many trials: Ray Tune trainables over easrec, MLflow recording, Pareto fronts."""
