@@ -1,0 +1,170 @@
+"""Attention on queries, keys and values: linear (causal or bidirectional) and softmax.
+
+Shapes: B sequences, H heads, N positions, D dimensions of a head. Queries, keys and values are raw: what a
+feature map or a norm does to them happens here.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from easrec.models.architecture import KeyNorm
+
+# Squared norms are clamped, so that a feature or a position of zeros gives zeros and not NaN.
+_SMALLEST_SQUARE = 1e-12
+
+
+def _normalise_rows(x_BHND: Tensor) -> Tensor:
+    """Divide each position by its L2 norm over features."""
+    squares = x_BHND.square().sum(-1, keepdim=True)
+    return x_BHND * squares.clamp_min(_SMALLEST_SQUARE).rsqrt()
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    key_norm: KeyNorm = "column",
+    causal: bool = True,
+    chunk_size: int = 64,
+) -> Tensor:
+    """rho_1(elu(Q)) (rho_2(elu(K))^T V) / sqrt(D): attention whose cost grows as N (paper Eq. 5).
+
+    rho_1 divides each position of elu(Q) by its L2 norm. rho_2 divides each feature of elu(K) by its L2
+    norm over positions (`key_norm="column"`), or each position by its norm over features (`"row"`). The
+    causal form takes, at position t, sums and norms over the positions up to t; its value at the last
+    position of a prefix is that of the bidirectional form applied to the prefix.
+
+    Args:
+        q: queries, (B, H, N, D).
+        k: keys, (B, H, N, D).
+        v: values, (B, H, N, D).
+        mask: bool (B, N), True at real positions; None means that all are real. Positions that are not
+            real add nothing to keys, values or norms, and their outputs are zeros.
+        key_norm: `"column"` or `"row"`.
+        causal: whether a position sees only itself and those before it.
+        chunk_size: positions that the causal form computes at once (quadratic inside a chunk, a state
+            between chunks); it changes the speed, not the result.
+
+    Returns:
+        (B, H, N, D), in the dtype of `v`. Feature maps, norms and sums are taken in at least float32,
+        also under autocast.
+
+    Raises:
+        ValueError: `key_norm` or `chunk_size` is not one of the above.
+    """
+    if key_norm not in ("column", "row"):
+        raise ValueError(f"key_norm must be 'column' or 'row', got {key_norm!r}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    dtype = v.dtype
+    with torch.autocast(device_type=q.device.type, enabled=False):
+        precise = torch.promote_types(dtype, torch.float32)
+        q, k, v = q.to(precise), k.to(precise), v.to(precise)
+        if mask is not None:
+            # Filled, not multiplied: padding may hold NaN or infinity, which 0 would not silence. All that
+            # follows maps 0 to 0, so this one mask is enough for keys, values, norms and outputs.
+            padding = ~mask[:, None, :, None]
+            q, k, v = (x.masked_fill(padding, 0.0) for x in (q, k, v))
+        if causal and key_norm == "column":
+            features_q, features_k = _CausalColumnFeatures.apply(q, k)  # type: ignore[no-untyped-call]
+        else:
+            features_q, features_k = _normalise_rows(F.elu(q)), F.elu(k)
+            if key_norm == "row":
+                features_k = _normalise_rows(features_k)
+            else:
+                squares = features_k.square().sum(dim=2, keepdim=True)
+                features_k = features_k * squares.clamp_min(_SMALLEST_SQUARE).rsqrt()
+        v = v / math.sqrt(q.shape[-1])
+        if causal:
+            out = _causal_product(features_q, features_k, v, chunk_size)
+        else:
+            out = features_q @ (features_k.transpose(-1, -2) @ v)
+    return out.to(dtype)
+
+
+class _CausalColumnFeatures(torch.autograd.Function):
+    """Queries and keys (B, H, N, D) -> rho_1(elu(q_t)) / n_t and elu(k_t), n_t the norm of keys up to t.
+
+    Written by hand because autograd's own way through these element-wise steps takes as long as the matrix
+    products that follow: it keeps every intermediate, and its elu computes the exponential again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        elu_q, elu_k = F.elu(q), F.elu(k)
+        row_squares = elu_q.square().sum(-1, keepdim=True)
+        inverse_row = row_squares.clamp_min(_SMALLEST_SQUARE).rsqrt_()
+        column_squares = elu_k.square().cumsum(dim=2)
+        inverse_column = column_squares.clamp_min(_SMALLEST_SQUARE).rsqrt_()
+        ctx.save_for_backward(elu_q, elu_k, inverse_row, inverse_column, row_squares, column_squares)
+        return (elu_q * inverse_row).mul_(inverse_column), elu_k
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        grad_q_out, grad_k_out = grad_outputs
+        elu_q, elu_k, inverse_row, inverse_column, row_squares, column_squares = ctx.saved_tensors
+        # d(x^-1/2) = -x^-3/2 / 2 dx, and nothing where x was clamped.
+        grad_squares = (grad_q_out * elu_q).mul_(inverse_row).mul_(inverse_column.pow(3)).mul_(-0.5)
+        grad_squares.masked_fill_(column_squares < _SMALLEST_SQUARE, 0.0)
+        # Each key enters the norms of its own and all later positions.
+        later = grad_squares.flip(2).cumsum_(dim=2).flip(2)
+        grad_k = torch.addcmul(grad_k_out, later, elu_k, value=2)
+        grad_q = grad_q_out * inverse_column
+        along = (grad_q * elu_q).sum(-1, keepdim=True).mul_(inverse_row.square())
+        along.masked_fill_(row_squares < _SMALLEST_SQUARE, 0.0)
+        grad_q = torch.addcmul(grad_q, elu_q, along, value=-1).mul_(inverse_row)
+        # elu'(x) is 1 above 0 and elu(x) + 1 below.
+        return (
+            grad_q.mul_(elu_q.clamp_max(0).add_(1)),
+            grad_k.mul_(elu_k.clamp_max(0).add_(1)),
+        )
+
+
+def _causal_product(q: Tensor, k: Tensor, v: Tensor, chunk_size: int) -> Tensor:
+    """out_t = q_t . sum_{s <= t} k_s v_s^T, in chunks; (B, H, N, D) each."""
+    num_positions = q.shape[2]
+    outputs = []
+    state = None  # (B, H, D, D): the sum of k_s v_s^T over the chunks before this one
+    # A product, since tril itself is several times slower on a CPU.
+    earlier = torch.ones(chunk_size, chunk_size, dtype=q.dtype, device=q.device).tril()
+    for start in range(0, num_positions, chunk_size):
+        chunk = slice(start, min(start + chunk_size, num_positions))
+        size = chunk.stop - start
+        q_c, k_c, v_c = q[:, :, chunk], k[:, :, chunk], v[:, :, chunk]
+        out = (q_c @ k_c.transpose(-1, -2)).mul_(earlier[:size, :size]) @ v_c
+        if state is not None:
+            out = out + q_c @ state
+        outputs.append(out)
+        if chunk.stop < num_positions:
+            update = k_c.transpose(-1, -2) @ v_c
+            state = update if state is None else state + update
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Causal scaled dot-product attention, softmax(Q K^T / sqrt(D)) V, as in SASRec.
+
+    Args:
+        q: queries, (B, H, N, D).
+        k: keys, (B, H, N, D).
+        v: values, (B, H, N, D).
+        mask: bool (B, N), True at real positions; None means that all are real.
+
+    Returns:
+        (B, H, N, D); zeros at positions that are not real.
+    """
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    num_positions = q.shape[2]
+    earlier = torch.ones(num_positions, num_positions, dtype=torch.bool, device=q.device).tril()
+    # Every position may see itself, or a row of padding would be all -inf and its softmax NaN.
+    itself = torch.eye(num_positions, dtype=torch.bool, device=q.device)
+    visible = (earlier & mask[:, None, None, :]) | itself
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    return torch.where(mask[:, None, :, None], out, 0.0)

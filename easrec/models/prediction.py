@@ -1,0 +1,96 @@
+"""From a network's outputs to scores and to the training loss (paper Eq. 12-14).
+
+Shapes: B sequences, N positions, D hidden size, V items; item ids are 1..V, 0 is padding.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def last_positions(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Outputs (B, N, D) and numbers of real positions (B,) -> outputs at the last real one, (B, D).
+
+    Raises:
+        ValueError: a length is not in 1..N: an empty history has no last position.
+    """
+    num_positions = hidden.shape[1]
+    if bool((lengths < 1).any()) or bool((lengths > num_positions).any()):
+        outside = lengths[(lengths < 1) | (lengths > num_positions)][0].item()
+        raise ValueError(f"every length must lie in 1..{num_positions}, got {outside}")
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
+
+
+def item_scores(outputs: Tensor, item_embedding: Tensor) -> Tensor:
+    """Outputs (B, D) and embeddings (V + 1, D) -> scores (B, V + 1); padding's column is -inf."""
+    scores = outputs.float() @ item_embedding.float().T
+    scores[:, 0] = -math.inf
+    return scores
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of `hidden @ weight.T` in chunks of rows, gradients made on the way forward.
+
+    The (targets x items) matrix would be the largest of a training step, written and read several times. A chunk
+    of it stays in the cache, and since the loss is a scalar its gradient is known, up to the factor that
+    backward brings, as soon as the chunk's softmax is: nothing is kept or computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int) -> Tensor:
+        needs_gradient = any(ctx.needs_input_grad[:2])
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        # Gradients add up over chunks, so in float32 whatever the dtype of the products.
+        grad_hidden = torch.empty_like(hidden) if needs_gradient else None
+        grad_weight = torch.zeros_like(weight) if needs_gradient else None
+        for start in range(0, len(hidden), chunk_rows):
+            rows = slice(start, start + chunk_rows)
+            target = targets[rows].unsqueeze(1)
+            logits = (hidden[rows] @ weight.T).float()
+            largest = logits.amax(dim=1, keepdim=True)
+            picked = logits.gather(1, target) - largest
+            exponentials = logits.sub_(largest).exp_()
+            totals = exponentials.sum(dim=1, keepdim=True)
+            loss += (totals.log() - picked).sum()
+            if grad_hidden is not None and grad_weight is not None:
+                gradient = exponentials.div_(totals * len(hidden))
+                gradient.scatter_add_(1, target, torch.full_like(totals, -1 / len(hidden)))
+                gradient = gradient.to(hidden.dtype)
+                grad_hidden[rows] = gradient @ weight
+                grad_weight.addmm_(gradient.T, hidden[rows])
+        if grad_hidden is not None:
+            ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss / len(hidden) if len(hidden) else loss * math.nan
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grad_outputs[0]
+        return grad_hidden * scale, grad_weight * scale, None, None
+
+
+CHUNK_ELEMENTS = 1 << 20
+"""Elements of the score matrix that the loss holds at once: 4 MiB of float32, the size of a cache."""
+
+
+def next_item_loss(hidden: Tensor, targets: Tensor, item_embedding: Tensor) -> Tensor:
+    """Mean cross-entropy over all items at the positions that have a target.
+
+    Exact, and computed in chunks: the matrix of all scores is never held.
+
+    Args:
+        hidden: outputs, (B, N, D).
+        targets: item ids, int64 (B, N); 0 where there is no target.
+        item_embedding: (V + 1, D), row 0 is padding.
+
+    Returns:
+        A scalar, float32; NaN where there is no target at all, as of any empty mean.
+    """
+    present = targets > 0
+    chunk_rows = max(1, CHUNK_ELEMENTS // len(item_embedding))
+    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden[present], item_embedding[1:], targets[present] - 1, chunk_rows
+    )
+    return loss

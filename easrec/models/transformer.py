@@ -1,0 +1,176 @@
+"""A transformer layer with data-aware gates, and the network that an `Architecture` describes.
+
+Shapes: B sequences, N positions, D hidden size, F inner size, H heads, V items.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from easrec.data.batches import Batch
+from easrec.models.architecture import Architecture
+from easrec.models.attention import linear_attention, softmax_attention
+from easrec.models.gates import DataAwareGate
+from easrec.models.prediction import item_scores, last_positions, next_item_loss
+
+LAYER_NORM_EPS = 1e-12
+
+
+def dense(input_size: int, output_size: int, *, blocks: int = 1) -> nn.Linear:
+    """A linear layer with Xavier-uniform weights and zero biases.
+
+    `blocks` equal parts of the output are initialised as separate layers: queries, keys and values share
+    one matrix product, yet each has the fan-out of its own.
+    """
+    layer = nn.Linear(input_size, output_size)
+    for part in layer.weight.chunk(blocks):
+        nn.init.xavier_uniform_(part)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def init_embeddings(item_embedding: nn.Embedding, position_embedding: nn.Embedding) -> None:
+    """Draw embeddings from N(0, 0.02^2); the padding row is zero."""
+    for embedding in (item_embedding, position_embedding):
+        nn.init.normal_(embedding.weight, std=0.02)
+    with torch.no_grad():
+        item_embedding.weight[0] = 0
+
+
+def embed(item_ids: Tensor, item_embedding: nn.Embedding, position_embedding: nn.Embedding) -> Tensor:
+    """Item ids (B, N) -> item plus position embeddings (B, N, D), before any norm (paper Eq. 3).
+
+    Raises:
+        ValueError: the sequences are longer than there are positions.
+    """
+    num_positions, max_length = item_ids.shape[1], position_embedding.num_embeddings
+    if num_positions > max_length:
+        raise ValueError(f"sequences may have at most max_length={max_length} items, got {num_positions}")
+    return item_embedding(item_ids) + position_embedding.weight[:num_positions]
+
+
+class TransformerLayer(nn.Module):
+    """One layer (paper Eq. 5-9): attention, then a feed-forward network with gated dense layers.
+
+        S  = LayerNorm(X + Dropout(MultiHead(X) W_o))
+        F1 = G1(E) * gelu(S W1 + b1)
+        F2 = G2(E) * (F1 W2 + b2)
+        Y  = LayerNorm(S + Dropout(F2))
+
+    Args:
+        architecture: sizes, attention and gates; its number of layers plays no part here.
+        dropout: share of values dropped before each residual sum.
+    """
+
+    def __init__(self, architecture: Architecture, dropout: float) -> None:
+        super().__init__()
+        hidden, inner = architecture.hidden_size, architecture.inner_size
+        self.architecture = architecture
+        self.dropout = dropout
+        self.query_key_value = dense(hidden, 3 * hidden, blocks=3)
+        self.attention_output = dense(hidden, hidden)
+        self.attention_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+        self.feed_in = dense(hidden, inner)
+        self.feed_out = dense(inner, hidden)
+        self.feed_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+        gates = architecture.gate_layers
+        self.inner_gate = DataAwareGate(hidden, inner, gates) if gates else None
+        self.outer_gate = DataAwareGate(hidden, hidden, gates) if gates else None
+
+    def forward(self, x: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
+        """One layer.
+
+        Args:
+            x: the layer's input, (B, N, D).
+            embeddings: what the gates read, (B, N, D): the normalised input embeddings.
+            mask: bool (B, N), True at real positions.
+
+        Returns:
+            (B, N, D).
+        """
+        attended = self.attention_output(self._attend(x, mask))
+        s = self.attention_norm(x + F.dropout(attended, self.dropout, self.training))
+        f = F.gelu(self.feed_in(s))
+        if self.inner_gate is not None:
+            f = self.inner_gate(embeddings) * f
+        f = self.feed_out(f)
+        if self.outer_gate is not None:
+            f = self.outer_gate(embeddings) * f
+        y: Tensor = self.feed_norm(s + F.dropout(f, self.dropout, self.training))
+        return y
+
+    def _attend(self, x_BND: Tensor, mask: Tensor) -> Tensor:
+        batch, positions, hidden = x_BND.shape
+        heads = self.architecture.num_heads
+        split = self.query_key_value(x_BND).view(batch, positions, 3, heads, hidden // heads)
+        # One copy here is cheaper than strided access in all that follows.
+        q_BHND, k_BHND, v_BHND = split.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        if self.architecture.attention == "softmax":
+            out_BHND = softmax_attention(q_BHND, k_BHND, v_BHND, mask=mask)
+        else:
+            out_BHND = linear_attention(
+                q_BHND,
+                k_BHND,
+                v_BHND,
+                mask=mask,
+                key_norm=self.architecture.key_norm,
+                causal=self.architecture.causal,
+            )
+        return out_BHND.transpose(1, 2).reshape(batch, positions, hidden)
+
+
+class SequentialRecommender(nn.Module):
+    """The network that an `Architecture` describes: embeddings, layers, tied output weights.
+
+    Args:
+        architecture: what the network is.
+        num_items: V; item ids are 1..V and 0 is padding.
+        max_length: the most positions that a sequence may have.
+        dropout: share of values dropped after the embeddings and before each residual sum.
+    """
+
+    def __init__(
+        self, architecture: Architecture, num_items: int, max_length: int, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.num_items = num_items
+        self.max_length = max_length
+        self.dropout = dropout
+        hidden = architecture.hidden_size
+        self.item_embedding = nn.Embedding(num_items + 1, hidden, padding_idx=0)
+        self.position_embedding = nn.Embedding(max_length, hidden)
+        self.embedding_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
+        self.layers = nn.ModuleList(
+            TransformerLayer(architecture, dropout) for _ in range(architecture.num_layers)
+        )
+        init_embeddings(self.item_embedding, self.position_embedding)
+
+    def forward(self, item_ids: Tensor) -> Tensor:
+        """Item ids, int64 (B, N), left-aligned, 0 is padding -> outputs (B, N, D).
+
+        Outputs at padding have no meaning; no real position depends on them.
+        """
+        mask = item_ids > 0
+        embedded = embed(item_ids, self.item_embedding, self.position_embedding)
+        embeddings = F.dropout(self.embedding_norm(embedded), self.dropout, self.training)
+        x: Tensor = embeddings
+        for layer in self.layers:
+            x = layer(x, embeddings, mask)
+        return x
+
+    def scores(self, item_ids: Tensor, lengths: Tensor) -> Tensor:
+        """How well each item follows each history.
+
+        Args:
+            item_ids: int64 (B, N), left-aligned, 0 is padding.
+            lengths: real items of each history, int64 (B,), at least 1.
+
+        Returns:
+            float32 (B, V + 1); column 0, the padding, is -inf.
+        """
+        return item_scores(last_positions(self(item_ids), lengths), self.item_embedding.weight)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy over the batch's targets, a scalar."""
+        return next_item_loss(self(batch.item_ids), batch.targets, self.item_embedding.weight)

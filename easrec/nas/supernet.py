@@ -1,0 +1,215 @@
+"""The supernet: every candidate width and every depth in one network, mixed by the controllers.
+
+Shapes: B sequences, N positions, d hidden size of the supernet, d_k that of candidate k, K candidates, L layers.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from easrec.data.batches import Batch
+from easrec.errors import InputError
+from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.models.prediction import item_scores, last_positions, next_item_loss
+from easrec.models.saving import save_weights
+from easrec.models.transformer import (
+    LAYER_NORM_EPS,
+    SequentialRecommender,
+    embed,
+    init_embeddings,
+)
+from easrec.nas.candidates import CandidateLayer, IndependentLayer, SharedLayer
+from easrec.nas.controllers import Controllers
+from easrec.nas.resources import network_flops
+
+
+class Supernet(nn.Module):
+    """Candidates as slices, mixed in each layer by p and over exits by q (paper Eq. 8-11).
+
+        E_k     = Dropout(LayerNorm_k((item + position embedding)[..., :d_k]))
+        H_l     = sum_k p_k pad(T_k,l(X_k,l; E_k)),  X_k,1 = E_k,  X_k,l = H_(l-1)[..., :d_k]
+        output  = sum_l q_l H_l
+
+    The masked dimensions of a candidate are not computed; its output is padded with zeros instead. With
+    one-hot p and q the supernet computes what `extract` returns for that candidate and depth.
+
+    Args:
+        space: the candidates and depths.
+        num_items: V; item ids are 1..V and 0 is padding.
+        max_length: the most positions that a sequence may have.
+        dropout: share of values dropped after the embeddings and before each residual sum.
+    """
+
+    def __init__(self, space: CandidateSpace, num_items: int, max_length: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.space = space
+        self.num_items = num_items
+        self.max_length = max_length
+        self.dropout = dropout
+        self.item_embedding = nn.Embedding(num_items + 1, space.hidden_size, padding_idx=0)
+        self.position_embedding = nn.Embedding(max_length, space.hidden_size)
+        self.hidden_sizes = [space.sizes(candidate)[0] for candidate in range(len(space))]
+        self.embedding_norms = nn.ModuleList(
+            nn.LayerNorm(hidden, eps=LAYER_NORM_EPS) for hidden in self.hidden_sizes
+        )
+        layer_class = IndependentLayer if space.weights == "independent" else SharedLayer
+        self.layers = nn.ModuleList(layer_class(space, dropout) for _ in range(space.num_layers))
+        self.controllers = Controllers(len(space), space.num_layers)
+        init_embeddings(self.item_embedding, self.position_embedding)
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """W: every parameter but the controllers'."""
+        controllers = {id(parameter) for parameter in self.controllers.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in controllers]
+
+    def _layers(self) -> Iterator[CandidateLayer]:
+        for layer in self.layers:
+            assert isinstance(layer, IndependentLayer | SharedLayer)
+            yield layer
+
+    def forward(self, item_ids: Tensor, width_weights: Tensor, depth_weights: Tensor) -> Tensor:
+        """The mixed output; candidates and layers of weight zero are not computed.
+
+        Args:
+            item_ids: int64 (B, N), left-aligned, 0 is padding.
+            width_weights: p, (K,), used in every layer.
+            depth_weights: q, (L,).
+
+        Returns:
+            (B, N, d); dimensions that no chosen candidate has are zeros.
+        """
+        widths, depths = width_weights.tolist(), depth_weights.tolist()
+        # Small first: each partial sum is padded only to the next candidate's width.
+        active = sorted(
+            (k for k, weight in enumerate(widths) if weight != 0),
+            key=self.hidden_sizes.__getitem__,
+        )
+        exits = [layer for layer, weight in enumerate(depths) if weight != 0]
+        if not active or not exits:
+            raise ValueError(f"some weight must differ from zero, got {widths=}, {depths=}")
+        mask = item_ids > 0
+        embedded = embed(item_ids, self.item_embedding, self.position_embedding)
+        embeddings = {}
+        for k in active:
+            normed = self.embedding_norms[k](embedded[..., : self.hidden_sizes[k]])
+            embeddings[k] = F.dropout(normed, self.dropout, self.training)
+        mixed: Tensor | None = None
+        output: Tensor | None = None
+        for index, layer in enumerate(self._layers()):
+            if index > exits[-1]:
+                break
+            previous, mixed = mixed, None
+            for k in active:
+                size = self.hidden_sizes[k]
+                x = embeddings[k] if previous is None else previous[..., :size]
+                y = width_weights[k] * layer(k, x, embeddings[k], mask)
+                mixed = y if mixed is None else F.pad(mixed, (0, size - mixed.shape[-1])) + y
+            if index in exits:
+                assert mixed is not None  # some candidate is active
+                exited = depth_weights[index] * mixed
+                output = exited if output is None else output + exited
+        assert output is not None  # some exit is open
+        return F.pad(output, (0, self.space.hidden_size - output.shape[-1]))
+
+    def scores(
+        self, item_ids: Tensor, lengths: Tensor, width_weights: Tensor, depth_weights: Tensor
+    ) -> Tensor:
+        """Scores float32 (B, V + 1) for histories (B, N) of `lengths` (B,); see `forward`."""
+        hidden = self(item_ids, width_weights, depth_weights)
+        return item_scores(last_positions(hidden, lengths), self.item_embedding.weight)
+
+    def loss(self, batch: Batch, width_weights: Tensor, depth_weights: Tensor) -> Tensor:
+        """Mean cross-entropy over the batch's targets, a scalar."""
+        hidden = self(batch.item_ids, width_weights, depth_weights)
+        return next_item_loss(hidden, batch.targets, self.item_embedding.weight)
+
+    def hard_choice(self, *, max_flops: int | None = None) -> tuple[int, int]:
+        """(k*, n*): the candidate (from 0) and the number of layers of the largest controller weights.
+
+        Ties go to the larger network. With `max_flops` (of one sequence of `max_length` positions) the most
+        probable pair within the bound is taken.
+
+        Raises:
+            InputError: no pair is within `max_flops`.
+        """
+        # CPU floats: a comparison of equals must not depend on the device.
+        alpha = F.log_softmax(self.controllers.alpha.detach().double().cpu(), dim=0).tolist()
+        beta = F.log_softmax(self.controllers.beta.detach().double().cpu(), dim=0).tolist()
+        best, best_key = None, None
+        smallest = None
+        for k in range(len(self.space)):
+            for layers in range(1, self.space.num_layers + 1):
+                flops = network_flops(self.space.architecture(k, layers), self.max_length)
+                smallest = flops if smallest is None else min(smallest, flops)
+                key = (alpha[k] + beta[layers - 1], flops)
+                if (max_flops is None or flops <= max_flops) and (best_key is None or key > best_key):
+                    best, best_key = (k, layers), key
+        if best is None:
+            raise InputError(
+                f"max_flops={max_flops} leaves no architecture: the smallest of the space needs "
+                f"{smallest} FLOPs at {self.max_length} positions"
+            )
+        return best
+
+    def hard_weights(self) -> tuple[Tensor, Tensor]:
+        """The hard choice as one-hot p (K,) and q (L,)."""
+        candidate, num_layers = self.hard_choice()
+        device = self.controllers.alpha.device
+        width = torch.zeros(len(self.space), device=device)
+        depth = torch.zeros(self.space.num_layers, device=device)
+        width[candidate], depth[num_layers - 1] = 1.0, 1.0
+        return width, depth
+
+    def derive(self, *, max_flops: int | None = None) -> Architecture:
+        """The architecture of the hard choice (paper Eq. 18); see `hard_choice`."""
+        return self.space.architecture(*self.hard_choice(max_flops=max_flops))
+
+    @torch.no_grad()
+    def extract(self, architecture: Architecture) -> SequentialRecommender:
+        """The stand-alone network of an architecture of this space, with the supernet's weights copied."""
+        candidate = self.space.candidate_of(architecture)
+        size = self.hidden_sizes[candidate]
+        model = SequentialRecommender(architecture, self.num_items, self.max_length, self.dropout).to(
+            self.item_embedding.weight.device
+        )
+        model.item_embedding.weight.copy_(self.item_embedding.weight[:, :size])
+        model.position_embedding.weight.copy_(self.position_embedding.weight[:, :size])
+        model.embedding_norm.load_state_dict(self.embedding_norms[candidate].state_dict())
+        for target, source in zip(model.layers, self._layers(), strict=False):
+            target.load_state_dict(source.state_of(candidate))
+        return model
+
+    def save(self, path: Path | str) -> None:
+        """Write the supernet as one safetensors file that also says what it is."""
+        description = {
+            "space": self.space.to_dict(),
+            "num_items": self.num_items,
+            "max_length": self.max_length,
+            "dropout": self.dropout,
+        }
+        save_weights(self, Path(path), metadata={"supernet": json.dumps(description)})
+
+    @classmethod
+    def load(cls, path: Path | str, device: str = "cpu") -> "Supernet":
+        """Read a file that `save` wrote.
+
+        Raises:
+            InputError: the file is missing, or is not a supernet.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"there is no supernet file {path}")
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = file.metadata() or {}
+            if "supernet" not in metadata:
+                raise InputError(f"{path} is not a supernet: its metadata lack 'supernet'")
+            description = json.loads(metadata["supernet"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        space = CandidateSpace.from_dict(description.pop("space"))
+        supernet = cls(space, **description).to(device)
+        supernet.load_state_dict(state)
+        return supernet

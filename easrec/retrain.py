@@ -1,0 +1,219 @@
+"""Retraining: a derived network trained by itself, with early stopping on validation."""
+
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easrec.data.batches import num_training_batches, training_batches
+from easrec.data.sequences import SplitData
+from easrec.errors import InputError
+from easrec.evaluation.protocols import evaluate, selection_protocol
+from easrec.models.architecture import Architecture
+from easrec.models.transformer import SequentialRecommender
+from easrec.training import (
+    EpochReport,
+    OnEpoch,
+    check_finite,
+    fingerprint,
+    load_checkpoint,
+    move,
+    save_checkpoint,
+    seeded,
+    state_digest,
+    training_form,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetrainConfig:
+    """Settings of a retraining."""
+
+    seed: int = 0
+    """Seed of fresh weights, batches and dropout."""
+    max_length: int = 50
+    """Positions of a sequence (N)."""
+    max_epochs: int = 200
+    """The most epochs."""
+    patience: int = 10
+    """Epochs without a better validation NDCG@10 after which training stops."""
+    batch_size: int = 128
+    """Sequences in a batch: windows with causal attention, prefixes otherwise."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    dropout: float = 0.2
+    """Share of values dropped after the embeddings and before each residual sum."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "max_epochs", "patience", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed must be at least 0, got {self.seed}")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dictionary of JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainResult:
+    """A retrained network."""
+
+    model: SequentialRecommender
+    """With the weights of its best epoch, in evaluation mode."""
+    best_epoch: int
+    """The epoch of the best validation NDCG@10, counted from 1."""
+    epochs: list[EpochReport]
+    retrain_s: float
+    """Wall time of all epochs in seconds, those before a resume too."""
+    stopped_early: bool
+    """Whether patience ended it, and not `max_epochs`."""
+
+
+def _initial_model(
+    architecture: Architecture,
+    data: SplitData,
+    config: RetrainConfig,
+    initial: SequentialRecommender | None,
+) -> SequentialRecommender:
+    if initial is None:
+        return SequentialRecommender(architecture, data.num_items, config.max_length, config.dropout)
+    expected = (architecture, data.num_items, config.max_length)
+    found = (initial.architecture, initial.num_items, initial.max_length)
+    if found != expected:
+        raise InputError(
+            "the initial network must have the architecture, number of items and max_length of the "
+            f"retraining, got {found} and not {expected}"
+        )
+    model = SequentialRecommender(architecture, data.num_items, config.max_length, config.dropout)
+    model.load_state_dict(initial.state_dict())
+    return model
+
+
+def retrain(
+    architecture: Architecture,
+    data: SplitData,
+    config: RetrainConfig,
+    *,
+    initial: SequentialRecommender | None = None,
+    device: str = "cpu",
+    checkpoint_dir: Path | str | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> RetrainResult:
+    """Train a network with cross-entropy until validation NDCG@10 stops growing (paper Algorithm 1, end).
+
+    Early stopping looks at NDCG@10 under the data set's selection protocol: `unseen`, or `full` where
+    histories repeat items.
+
+    Args:
+        architecture: what to train.
+        data: the split; training and validation targets are used, test targets never.
+        config: settings.
+        initial: a network of this architecture to take the weights from (see `Supernet.extract`); by default
+            training starts afresh. Left as it is.
+        device: where to train.
+        checkpoint_dir: where to leave a checkpoint after each epoch, and to resume from; a resumed training
+            gives what an undisturbed one would have given.
+        on_epoch: called after each epoch.
+
+    Raises:
+        InputError: the data have nothing to train on, `initial` does not fit, or the checkpoint belongs to
+            another run.
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    with seeded(config.seed, "init", 0, device):
+        model = _initial_model(architecture, data, config, initial).to(device)
+    owner = fingerprint(
+        "retrain",
+        data.checksum,
+        data.num_items,
+        architecture.to_dict(),
+        config.to_dict(),
+        None if initial is None else state_digest(initial),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    form = training_form(architecture)
+    protocol = selection_protocol(data)
+    criterion = f"valid/{protocol}/ndcg_at_10"
+    epochs: list[EpochReport] = []
+    best_epoch, best_value, best_state = 0, -math.inf, copy.deepcopy(model.state_dict())
+    if state := load_checkpoint(checkpoint_dir, owner, device):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
+        best_epoch, best_state = state["best_epoch"], state["best_state"]
+        best_value = epochs[best_epoch - 1].metrics[criterion]
+    for epoch in range(len(epochs) + 1, config.max_epochs + 1):
+        if epoch - 1 - best_epoch >= config.patience:
+            break
+        start_s = time.perf_counter()
+        model.train()
+        losses = []
+        settings: dict[str, Any] = {"form": form, "seed": config.seed, "epoch": epoch}
+        if num_training_batches(data, config.max_length, config.batch_size, **settings) == 0:
+            raise InputError(
+                f"data set {data.name!r} has no training target: every user needs at least four "
+                "interactions for one"
+            )
+        with seeded(config.seed, "retrain", epoch, device):
+            batches = training_batches(data, config.max_length, config.batch_size, **settings)
+            for step, batch in enumerate(batches, 1):
+                loss = model.loss(move(batch, device))
+                losses.append(
+                    check_finite(
+                        loss,
+                        stage="retrain",
+                        epoch=epoch,
+                        step=step,
+                        learning_rate=config.learning_rate,
+                    )
+                )
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        model.eval()
+        with torch.inference_mode():
+            validation = evaluate(
+                model.scores,
+                data,
+                "valid",
+                max_length=config.max_length,
+                protocols=(protocol,),
+                device=device,
+            )
+        metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
+        metrics |= {f"valid/{name}": value for name, value in validation.items()}
+        epochs.append(EpochReport.ended_now("retrain", epoch, config.max_epochs, metrics, start_s))
+        if metrics[criterion] > best_value:
+            best_epoch, best_value = epoch, metrics[criterion]
+            best_state = copy.deepcopy(model.state_dict())
+        save_checkpoint(
+            checkpoint_dir,
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "epochs": [report.to_dict() for report in epochs],
+                "best_epoch": best_epoch,
+                "best_state": best_state,
+            },
+            owner,
+        )
+        if on_epoch is not None:
+            on_epoch(epochs[-1])
+    model.load_state_dict(best_state)
+    return RetrainResult(
+        model=model.eval(),
+        best_epoch=best_epoch,
+        epochs=epochs,
+        retrain_s=sum(report.duration_s for report in epochs),
+        stopped_early=len(epochs) - best_epoch >= config.patience,
+    )

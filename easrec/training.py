@@ -1,0 +1,161 @@
+"""What warm-up, search and retraining share: seeds, reports, checkpoints, the check of the loss."""
+
+import hashlib
+import json
+import math
+import pickle
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from easrec.data.batches import Batch, Form
+from easrec.errors import InputError
+from easrec.files import write_atomically
+from easrec.models.architecture import Architecture, CandidateSpace
+
+Stage = Literal["warmup", "search", "retrain"]
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; training on would only hide it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What `on_epoch` is called with after each epoch."""
+
+    stage: Stage
+    epoch: int
+    """Counted from 1."""
+    num_epochs: int
+    """The most epochs that this stage may take."""
+    metrics: dict[str, float]
+    duration_s: float
+    """Wall time of the epoch, validation included."""
+    timestamp_ms: int
+    """When the epoch ended, in milliseconds since 1970."""
+
+    @classmethod
+    def ended_now(
+        cls, stage: Stage, epoch: int, num_epochs: int, metrics: dict[str, float], start_s: float
+    ) -> "EpochReport":
+        """The report of an epoch that began at `start_s` of `time.perf_counter`."""
+        now = time.time_ns() // 1_000_000
+        return cls(stage, epoch, num_epochs, metrics, time.perf_counter() - start_s, now)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dictionary of JSON values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+OnEpoch = Callable[[EpochReport], None]
+
+
+def training_form(architecture: Architecture | CandidateSpace) -> Form:
+    """Whether a network learns from windows (every position a target) or from prefixes (the last one).
+
+    Only causal attention can learn from every position at once: elsewhere a target would be seen.
+    """
+    return "prefixes" if architecture.attention == "linear_bidirectional" else "windows"
+
+
+@contextmanager
+def seeded(seed: int, stage: str, epoch: int, device: torch.device | str) -> Iterator[None]:
+    """Run with torch's generators set from (seed, stage, epoch) alone; the caller's state comes back after.
+
+    Because each epoch has a seed of its own, training that resumes after an epoch draws what an undisturbed
+    one would have drawn.
+    """
+    sequence = np.random.SeedSequence((seed, zlib.crc32(stage.encode()), epoch))
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        yield
+
+
+def move(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch on `device`; copies to a GPU do not wait for it."""
+    if torch.device(device).type == "cpu":
+        return batch
+    return Batch(
+        item_ids=batch.item_ids.pin_memory().to(device, non_blocking=True),
+        targets=batch.targets.pin_memory().to(device, non_blocking=True),
+    )
+
+
+def check_finite(loss: Tensor, *, stage: Stage, epoch: int, step: int, learning_rate: float) -> float:
+    """The loss as a float.
+
+    Raises:
+        NonFiniteLossError: it is NaN or infinite. Raised before the optimiser steps, so that weights stay
+            as they were.
+    """
+    value = loss.item()
+    if not math.isfinite(value):
+        raise NonFiniteLossError(
+            f"the loss is {value} in step {step} of {stage} epoch {epoch}; the likely cause is a learning "
+            f"rate that is too high ({learning_rate}): lower it"
+        )
+    return value
+
+
+def fingerprint(*parts: Any) -> str:
+    """A digest of JSON values: equal parts give equal digests, whatever the order of their keys."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def state_digest(module: nn.Module) -> str:
+    """A digest of a module's weights: equal weights give equal digests."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(directory: Path | str | None, state: dict[str, Any], owner: str) -> None:
+    """Write the state of a run after an epoch, atomically; without a directory nothing is written.
+
+    Args:
+        directory: where; made if need be.
+        state: tensors, numbers, strings, lists and dictionaries.
+        owner: fingerprint of the run that the state belongs to.
+    """
+    if directory is not None:
+        whole = state | {"owner": owner}
+        write_atomically(Path(directory) / CHECKPOINT, lambda temporary: torch.save(whole, temporary))
+
+
+def load_checkpoint(
+    directory: Path | str | None, owner: str, device: torch.device | str
+) -> dict[str, Any] | None:
+    """The state that a run of the same fingerprint left, or None where there is none.
+
+    Raises:
+        InputError: the file cannot be read, or belongs to a run with other settings or other data.
+    """
+    if directory is None or not (path := Path(directory) / CHECKPOINT).is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+        raise InputError(
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it to begin again"
+        ) from error
+    if state.get("owner") != owner:
+        raise InputError(
+            f"the checkpoint {path} belongs to a run with other settings or other data; use another "
+            "directory, or delete it to begin again"
+        )
+    return state

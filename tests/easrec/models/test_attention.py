@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from easrec.models.attention import linear_attention, softmax_attention
+from tests.reference import attention as reference
+
+
+def _inputs(positions, *, seed=0, batch=2, heads=2, size=4):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(
+            batch, heads, positions, size, generator=generator, dtype=torch.float64, requires_grad=True
+        )
+        for _ in range(3)
+    ]
+
+
+def _left_aligned(lengths, positions):
+    return torch.arange(positions) < torch.tensor(lengths)[:, None]
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("key_norm", ["column", "row"])
+@pytest.mark.parametrize(("positions", "chunk_size"), [(1, 64), (7, 3), (64, 64), (200, 64)])
+def test_linear_attention_equals_the_plain_loop(positions, chunk_size, key_norm, causal):
+    if positions == 200:  # the loop takes seconds there; one head and sequence show as much
+        q, k, v = _inputs(positions, batch=1, heads=1, size=3)
+        mask = _left_aligned([150], positions)
+    else:
+        q, k, v = _inputs(positions)
+        mask = _left_aligned([positions, (positions + 1) // 2], positions)
+    out = linear_attention(q, k, v, mask=mask, key_norm=key_norm, causal=causal, chunk_size=chunk_size)
+    expected = reference.linear_attention(q, k, v, mask, key_norm=key_norm, causal=causal)
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-11)
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    gradients = torch.autograd.grad((out * direction).sum(), (q, k, v))
+    expected_gradients = torch.autograd.grad((expected * direction).sum(), (q, k, v))
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("key_norm", ["column", "row"])
+def test_linear_attention_in_float32_stays_close_to_float64(key_norm):
+    q, k, v = _inputs(130, size=16)
+    exact = linear_attention(q, k, v, key_norm=key_norm)
+    single = linear_attention(q.float(), k.float(), v.float(), key_norm=key_norm)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("key_norm", ["column", "row"])
+def test_masked_positions_in_the_middle_and_nan_in_them_change_nothing(key_norm, causal):
+    q, k, v = _inputs(9)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[0, [0, 4, 8]] = False
+    mask[1] = False  # a row of padding alone
+    poisoned = [x.detach().clone().masked_fill(~mask[:, None, :, None], torch.nan) for x in (q, k, v)]
+    for x in poisoned:
+        x.requires_grad_()
+    out = linear_attention(*poisoned, mask=mask, key_norm=key_norm, causal=causal, chunk_size=4)
+    expected = reference.linear_attention(q, k, v, mask, key_norm=key_norm, causal=causal)
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-11)
+    assert torch.equal(out[1], torch.zeros_like(out[1]))
+    for gradient in torch.autograd.grad(out.sum(), poisoned):
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("key_norm", ["column", "row"])
+def test_causal_output_equals_the_bidirectional_one_of_each_prefix(key_norm):
+    q, k, v = _inputs(12)
+    causal = linear_attention(q, k, v, key_norm=key_norm, chunk_size=5)
+    for end in range(1, 13):
+        prefix = [x[:, :, :end] for x in (q, k, v)]
+        bidirectional = linear_attention(*prefix, key_norm=key_norm, causal=False)
+        torch.testing.assert_close(causal[:, :, end - 1], bidirectional[:, :, -1], rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_of_zero_inputs_are_finite():
+    zeros = [torch.zeros(1, 1, 3, 2, requires_grad=True) for _ in range(3)]
+    out = linear_attention(*zeros)
+    assert torch.equal(out, torch.zeros_like(out))
+    for gradient in torch.autograd.grad(out.sum(), zeros):
+        assert torch.isfinite(gradient).all()
+
+
+def test_softmax_attention_equals_the_plain_loop():
+    q, k, v = _inputs(7)
+    mask = _left_aligned([7, 3], 7)
+    out = softmax_attention(q, k, v, mask=mask)
+    torch.testing.assert_close(out, reference.softmax_attention(q, k, v, mask), rtol=1e-9, atol=1e-11)
+    unmasked = softmax_attention(q, k, v)
+    everything = torch.ones(2, 7, dtype=torch.bool)
+    torch.testing.assert_close(unmasked, reference.softmax_attention(q, k, v, everything))
+
+
+def test_unknown_settings_are_refused():
+    q, k, v = _inputs(2)
+    with pytest.raises(ValueError, match="key_norm must be 'column' or 'row', got 'both'"):
+        linear_attention(q, k, v, key_norm="both")
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        linear_attention(q, k, v, chunk_size=0)

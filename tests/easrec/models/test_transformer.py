@@ -1,0 +1,168 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from easrec.data.batches import Batch
+from easrec.errors import InputError
+from easrec.models.architecture import Architecture
+from easrec.models.saving import load_network, save_network
+from easrec.models.transformer import SequentialRecommender, TransformerLayer
+from tests.randomise import randomise
+from tests.reference import attention as reference
+
+ATTENTIONS = ["linear", "linear_bidirectional", "softmax"]
+
+
+def _network(attention="linear", *, gate_layers=2, num_layers=2, num_items=20, max_length=6):
+    architecture = Architecture(8, 12, num_layers, 2, attention, gate_layers=gate_layers)
+    return randomise(SequentialRecommender(architecture, num_items, max_length))
+
+
+@pytest.mark.parametrize("gate_layers", [0, 1, 2])
+def test_a_layer_equals_the_equations(gate_layers):
+    architecture = Architecture(8, 12, 1, 2, gate_layers=gate_layers)
+    layer = randomise(TransformerLayer(architecture, dropout=0.2)).double()
+    x, e = torch.randn(2, 3, 5, 8, dtype=torch.float64).unbind(0)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+
+    def heads(block):
+        weight, bias = layer.query_key_value.weight, layer.query_key_value.bias
+        rows = slice(8 * block, 8 * (block + 1))
+        return (x @ weight[rows].T + bias[rows]).view(3, 5, 2, 4).transpose(1, 2)
+
+    def norm(values, module):
+        centred = values - values.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt()
+        return scaled * module.weight + module.bias
+
+    def gate(module):
+        if gate_layers == 0:
+            return 1.0
+        inner = e
+        if gate_layers == 2:
+            inner = (e @ module.inner.weight.T + module.inner.bias).clamp_min(0)
+        return 2 / (1 + torch.exp(-(inner @ module.output.weight.T + module.output.bias)))
+
+    attended = reference.linear_attention(heads(0), heads(1), heads(2), mask, key_norm="column", causal=True)
+    merged = attended.transpose(1, 2).reshape(3, 5, 8)
+    s = norm(x + layer.attention_output(merged), layer.attention_norm)
+    z = s @ layer.feed_in.weight.T + layer.feed_in.bias
+    f1 = gate(layer.inner_gate) * z * (1 + torch.erf(z / 2**0.5)) / 2
+    f2 = gate(layer.outer_gate) * (f1 @ layer.feed_out.weight.T + layer.feed_out.bias)
+    torch.testing.assert_close(layer(x, e, mask), norm(s + f2, layer.feed_norm), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_padding_and_other_users_do_not_change_scores(attention):
+    network = _network(attention)
+    alone = network.scores(torch.tensor([[3, 1, 4]]), torch.tensor([3]))
+    item_ids = torch.tensor([[3, 1, 4, 0, 0, 0], [9, 2, 6, 5, 3, 5]])
+    together = network.scores(item_ids, torch.tensor([3, 6]))
+    torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        network.item_embedding.weight[0] = 7.0
+    torch.testing.assert_close(
+        network.scores(item_ids, torch.tensor([3, 6]))[:, 1:], together[:, 1:], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("attention", ["linear", "softmax"])
+def test_a_later_item_never_changes_an_earlier_output(attention):
+    network = _network(attention)
+    item_ids = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    changed = torch.tensor([[3, 1, 4, 2, 6, 8]])
+    before, after = network(item_ids), network(changed)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3:], after[:, 3:])
+
+
+def test_one_causal_layer_equals_the_bidirectional_layer_on_each_prefix():
+    causal = _network("linear", num_layers=1)
+    bidirectional = _network("linear_bidirectional", num_layers=1)
+    bidirectional.load_state_dict(causal.state_dict())
+    window = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 7, 1, 8, 2, 8]])
+    outputs = causal(window)
+    for end in range(1, 7):
+        prefix = bidirectional(window[:, :end])
+        torch.testing.assert_close(outputs[:, end - 1], prefix[:, -1], rtol=1e-5, atol=1e-5)
+
+
+def test_scores_are_dot_products_with_the_item_embeddings():
+    network = _network()
+    item_ids, lengths = torch.tensor([[3, 1, 4, 0], [2, 7, 0, 0]]), torch.tensor([3, 2])
+    scores = network.scores(item_ids, lengths)
+    assert scores.shape == (2, 21)
+    assert torch.equal(scores[:, 0], torch.tensor([-torch.inf, -torch.inf]))
+    hidden = network(item_ids)
+    for row, length in enumerate((3, 2)):
+        expected = network.item_embedding.weight[1:] @ hidden[row, length - 1]
+        torch.testing.assert_close(scores[row, 1:], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_history_without_items_or_beyond_the_positions_is_refused():
+    network = _network()
+    with pytest.raises(ValueError, match=r"every length must lie in 1\.\.3, got 0"):
+        network.scores(torch.tensor([[3, 1, 4], [0, 0, 0]]), torch.tensor([3, 0]))
+    with pytest.raises(ValueError, match="at most max_length=6 items, got 7"):
+        network(torch.ones(1, 7, dtype=torch.int64))
+
+
+def test_a_new_network_starts_as_the_method_says():
+    torch.manual_seed(0)
+    network = SequentialRecommender(Architecture(64, 256, 1, 4), 500, 50)
+    layer = network.layers[0]
+    assert torch.equal(network.item_embedding.weight[0], torch.zeros(64))
+    assert abs(network.item_embedding.weight[1:].std().item() - 0.02) < 0.001
+    assert layer.feed_norm.eps == 1e-12
+    bound = (6 / (64 + 64)) ** 0.5  # Xavier-uniform, for queries, keys and values apart
+    for part in layer.query_key_value.weight.chunk(3):
+        assert 0.97 * bound < part.abs().max() <= bound
+    bound = (6 / (64 + 256)) ** 0.5
+    assert 0.97 * bound < layer.feed_in.weight.abs().max() <= bound
+    bound = (6 / 64) ** 0.5  # He-uniform
+    assert 0.97 * bound < layer.inner_gate.inner.weight.abs().max() <= bound
+    gate = layer.inner_gate(torch.randn(2, 3, 64))
+    assert (gate - 1).abs().max() < 0.6
+    assert all(
+        (module.bias == 0).all() for module in network.modules() if isinstance(module, torch.nn.Linear)
+    )
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 50, 1 << 20])
+def test_the_loss_equals_plain_cross_entropy_in_value_and_gradients(chunk_elements, monkeypatch):
+    monkeypatch.setattr("easrec.models.prediction.CHUNK_ELEMENTS", chunk_elements)
+    network = _network(num_items=20)
+    batch = Batch(
+        item_ids=torch.tensor([[3, 1, 4, 0], [2, 7, 1, 8]]),
+        targets=torch.tensor([[1, 4, 5, 0], [7, 1, 8, 2]]),
+    )
+    parameters = list(network.parameters())
+    loss = network.loss(batch)
+    gradients = torch.autograd.grad(3 * loss, parameters)
+    hidden, weight = network(batch.item_ids), network.item_embedding.weight
+    logits = hidden @ weight.T
+    logits[..., 0] = -torch.inf
+    expected = F.cross_entropy(logits.view(-1, 21), batch.targets.view(-1), ignore_index=0)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    for gradient, other in zip(gradients, torch.autograd.grad(3 * expected, parameters), strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_saved_network_scores_as_before(tmp_path):
+    network = _network("softmax", gate_layers=1)
+    save_network(network, tmp_path / "network")
+    loaded = load_network(tmp_path / "network")
+    assert loaded.architecture == network.architecture
+    assert not loaded.training
+    query = torch.tensor([[3, 1, 4]]), torch.tensor([3])
+    assert torch.equal(loaded.scores(*query), network.scores(*query))
+
+
+def test_a_directory_without_a_network_or_with_foreign_weights_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"network\.json is missing"):
+        load_network(tmp_path)
+    save_network(_network(num_layers=2), tmp_path / "deep")
+    save_network(_network(num_layers=1), tmp_path / "flat")
+    (tmp_path / "flat" / "weights.safetensors").replace(tmp_path / "deep" / "weights.safetensors")
+    with pytest.raises(InputError, match=r"do not fit its network\.json"):
+        load_network(tmp_path / "deep")
