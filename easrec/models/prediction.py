@@ -33,22 +33,22 @@ def item_scores(outputs: Tensor, item_embedding: Tensor) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of `hidden @ weight.T` in chunks of rows, gradients made on the way forward.
 
-    The (targets x items) matrix would be the largest of a training step, written and read several times. A chunk
-    of it stays in the cache, and since the loss is a scalar its gradient is known, up to the factor that
-    backward brings, as soon as the chunk's softmax is: nothing is kept or computed twice.
+    The (targets x items) matrix would be the largest of a training step, written and read several times.
+    A chunk of it stays in the cache, and since the loss is a scalar its gradient is known, up to the
+    factor that backward brings, as soon as the chunk's softmax is: nothing is kept or computed twice.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int) -> Tensor:
         needs_gradient = any(ctx.needs_input_grad[:2])
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        # Gradients add up over chunks, so in float32 whatever the dtype of the products.
+        precise = torch.promote_types(hidden.dtype, torch.float32)
+        loss = torch.zeros((), dtype=precise, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if needs_gradient else None
         grad_weight = torch.zeros_like(weight) if needs_gradient else None
         for start in range(0, len(hidden), chunk_rows):
             rows = slice(start, start + chunk_rows)
             target = targets[rows].unsqueeze(1)
-            logits = (hidden[rows] @ weight.T).float()
+            logits = (hidden[rows] @ weight.T).to(precise)
             largest = logits.amax(dim=1, keepdim=True)
             picked = logits.gather(1, target) - largest
             exponentials = logits.sub_(largest).exp_()
@@ -86,7 +86,7 @@ def next_item_loss(hidden: Tensor, targets: Tensor, item_embedding: Tensor) -> T
         item_embedding: (V + 1, D), row 0 is padding.
 
     Returns:
-        A scalar, float32; NaN where there is no target at all, as of any empty mean.
+        A scalar, at least float32; NaN where there is no target at all, as of any empty mean.
     """
     present = targets > 0
     chunk_rows = max(1, CHUNK_ELEMENTS // len(item_embedding))

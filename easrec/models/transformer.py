@@ -46,7 +46,8 @@ def embed(item_ids: Tensor, item_embedding: nn.Embedding, position_embedding: nn
     num_positions, max_length = item_ids.shape[1], position_embedding.num_embeddings
     if num_positions > max_length:
         raise ValueError(f"sequences may have at most max_length={max_length} items, got {num_positions}")
-    return item_embedding(item_ids) + position_embedding.weight[:num_positions]
+    embedded: Tensor = item_embedding(item_ids) + position_embedding.weight[:num_positions]
+    return embedded
 
 
 class TransformerLayer(nn.Module):

@@ -65,7 +65,7 @@ class TemperatureSchedule:
         if self.kind == "linear":
             return self.start + (self.floor - self.start) * progress
         if self.kind == "exponential":
-            return self.start * (self.floor / self.start) ** progress
+            return self.start * math.exp(progress * math.log(self.floor / self.start))
         return self.floor + (self.start - self.floor) * (1 + math.cos(math.pi * progress)) / 2
 
 

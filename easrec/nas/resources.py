@@ -1,7 +1,7 @@
 """What a network costs in closed form, and the dynamic resource constraint (paper Eq. 15-16).
 
-FLOPs count a multiply-add as 2 and only matrix products, for one sequence of N positions. Shapes: K candidates,
-L exits.
+FLOPs count a multiply-add as 2 and only matrix products, for one sequence of N positions. Shapes:
+K candidates, L exits.
 """
 
 from typing import Literal, get_args

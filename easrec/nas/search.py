@@ -236,7 +236,7 @@ def _batches(data: SplitData, space: CandidateSpace, config: SearchConfig, epoch
             f"data set {data.name!r} has no training target: every user needs at least four interactions "
             "for one"
         )
-    if num_steps < FEW_STEPS:
+    if num_steps < FEW_STEPS and epoch == 1:
         logger.warning(
             "an epoch has only %d steps of %d sequences; a smaller batch_size would train more",
             num_steps,
@@ -326,7 +326,8 @@ def search(
         warm_dir = None if checkpoint_dir is None else Path(checkpoint_dir) / "warmup"
         warm = warm_up(data, space, config, device=device, checkpoint_dir=warm_dir, on_epoch=on_epoch)
     owner = _owner(data, space, "search", config.to_dict(), state_digest(warm.supernet))
-    supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
+    with seeded(config.seed, "init", 0, device):
+        supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
     supernet.load_state_dict(warm.supernet.state_dict())
     supernet.hard_choice(max_flops=config.max_flops)  # refuses an impossible bound before any training
     optimizer = _new_optimizer(supernet, config)

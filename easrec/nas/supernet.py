@@ -1,6 +1,7 @@
 """The supernet: every candidate width and every depth in one network, mixed by the controllers.
 
-Shapes: B sequences, N positions, d hidden size of the supernet, d_k that of candidate k, K candidates, L layers.
+Shapes: B sequences, N positions, d hidden size of the supernet, d_k that of candidate k, K candidates,
+L layers.
 """
 
 import json
@@ -174,9 +175,9 @@ class Supernet(nn.Module):
         """The stand-alone network of an architecture of this space, with the supernet's weights copied."""
         candidate = self.space.candidate_of(architecture)
         size = self.hidden_sizes[candidate]
-        model = SequentialRecommender(architecture, self.num_items, self.max_length, self.dropout).to(
-            self.item_embedding.weight.device
-        )
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn only to be replaced
+            model = SequentialRecommender(architecture, self.num_items, self.max_length, self.dropout)
+        model = model.to(self.item_embedding.weight.device)
         model.item_embedding.weight.copy_(self.item_embedding.weight[:, :size])
         model.position_embedding.weight.copy_(self.position_embedding.weight[:, :size])
         model.embedding_norm.load_state_dict(self.embedding_norms[candidate].state_dict())

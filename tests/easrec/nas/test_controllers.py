@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -76,7 +77,7 @@ def test_schedules_at_start_half_way_floor_and_end(schedule, expected):
 def test_temperatures_fall_and_never_below_the_floor(kind, floor, fraction, planned):
     schedule = TemperatureSchedule(kind=kind, floor=floor, fraction=fraction)
     values = [schedule.at(step, planned_steps=planned) for step in range(planned + 2)]
-    assert all(b <= a + 1e-12 for a, b in zip(values, values[1:], strict=False))
+    assert all(b <= a + 1e-12 for a, b in itertools.pairwise(values))
     assert min(values) >= floor - 1e-12
     assert values[-1] == pytest.approx(floor)
 

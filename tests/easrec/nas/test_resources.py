@@ -117,5 +117,5 @@ def test_each_depth_cost_has_its_value_and_its_gradient(depth_cost, value_depth,
 def test_impossible_depths_are_refused():
     with pytest.raises(ValueError, match=r"hard_depth must lie in 1\.\.2, got 3"):
         resource_term(torch.ones(1), torch.ones(1), torch.ones(2) / 2, 3)
-    with pytest.raises(ValueError, match="depth_cost must be one of .*, got 'soft'"):
+    with pytest.raises(ValueError, match=r"depth_cost must be one of .*, got 'soft'"):
         resource_term(torch.ones(1), torch.ones(1), torch.ones(2) / 2, 1, "soft")

@@ -1,0 +1,276 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from easrec.data.interactions import Interactions, content_checksum, load_interactions
+from easrec.errors import InputError
+
+ROWS = [  # user, item, timestamp; not in order, with a tie, and user 12 with too few
+    (10, 7, 300),
+    (9, 30, 100),
+    (10, 200, 100),
+    (12, 7, 5),
+    (10, 30, 100),
+    (9, 7, 50),
+    (12, 8, 6),
+    (9, 200, 100),
+]
+HISTORIES = {9: [7, 30, 200], 10: [200, 30, 7]}  # ties (30, 200 and 200, 30) as in the file
+
+
+def write_log(path, rows=ROWS, columns=("user_id", "item_id", "timestamp")):
+    frame = pd.DataFrame(rows, columns=list(columns))
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    else:
+        header = dict(zip(frame, ("token", "token", "float"), strict=True))
+        frame.columns = [f"{name}:{kind}" for name, kind in header.items()]
+        frame.to_csv(path, index=False, sep="\t")
+    return path
+
+
+def with_text_ids(rows):
+    return [(f"u{user}", f"é{item}, no. 1", time) for user, item, time in rows]
+
+
+def histories(log: Interactions) -> dict:
+    own_items = log.item_ids[log.items].tolist()
+    found = {}
+    for user, item in zip(log.user_ids[log.users].tolist(), own_items, strict=True):
+        found.setdefault(user, []).append(item)
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".inter"])
+def test_whole_number_ids_from_every_format(tmp_path, suffix):
+    log = load_interactions(write_log(tmp_path / f"own{suffix}"))
+    assert histories(log) == HISTORIES
+    assert log.user_ids.tolist() == [9, 10]
+    assert log.users.tolist() == [0, 0, 0, 1, 1, 1]
+    assert sorted(log.item_ids[1:].tolist()) == [7, 30, 200]
+    assert log.item_ids[0] == -1
+    assert log.timestamps.tolist() == [50, 100, 100, 100, 100, 300]
+    assert log.dropped == {"users": 1, "interactions": 2}
+    assert log.name == "own"
+    assert (log.num_users, log.num_items) == (2, 3)
+    assert (log.users.dtype, log.items.dtype) == (np.int64, np.int32)
+    assert log.timestamps.dtype == np.int64
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".inter"])
+def test_text_ids_from_every_format(tmp_path, suffix):
+    log = load_interactions(write_log(tmp_path / f"own{suffix}", with_text_ids(ROWS)))
+    assert histories(log) == {
+        f"u{user}": [f"é{item}, no. 1" for item in items] for user, items in HISTORIES.items()
+    }
+    assert log.item_ids[0] == ""
+
+
+def test_formats_agree_on_everything(tmp_path):
+    for rows in (ROWS, with_text_ids(ROWS)):
+        logs = [
+            load_interactions(write_log(tmp_path / f"own{suffix}", rows))
+            for suffix in (".csv", ".parquet", ".inter")
+        ]
+        assert len({log.checksum for log in logs}) == 1
+
+
+def test_columns_go_by_their_own_names_and_others_are_ignored(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("time,who,note,what\n3,a,x,p\n1,a,,q\n2,a,,r\n")
+    log = load_interactions(path, user_column="who", item_column="what", time_column="time")
+    assert histories(log) == {"a": ["q", "r", "p"]}
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_log(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_bytes(b"\xef\xbb\xbfuser_id,item_id,timestamp\r\na,p,1\r\na,q,2\r\na,r,3\r\n")
+    assert histories(load_interactions(path)) == {"a": ["p", "q", "r"]}
+
+
+def test_leading_zeros_keep_ids_texts(tmp_path):
+    path = write_log(tmp_path / "own.csv", [("007", "1", 1), ("007", "2", 2), ("007", "3", 3)])
+    log = load_interactions(path)
+    assert histories(log) == {"007": [1, 2, 3]}
+
+
+def test_text_ids_of_a_parquet_file_stay_texts(tmp_path):
+    path = write_log(tmp_path / "own.parquet", [("1", "1", 1), ("1", "2", 2), ("1", "3", 3)])
+    assert histories(load_interactions(path)) == {"1": ["1", "2", "3"]}
+
+
+def test_categories_of_a_parquet_file_are_read_by_value(tmp_path):
+    users, items = list("uuuv"), list("abca")
+    frame = pd.DataFrame({"user_id": users, "item_id": items, "timestamp": range(4)})
+    frame["item_id"] = pd.Categorical(items, categories=list("zcab"))
+    frame["user_id"] = pd.Categorical(users, categories=list("tvu"))  # nobody is called "t"
+    frame.to_parquet(tmp_path / "own.parquet")
+    log = load_interactions(tmp_path / "own.parquet")
+    assert histories(log) == {"u": ["a", "b", "c"]}
+    assert log.num_items == 3
+    assert log.dropped == {"users": 1, "interactions": 1}
+
+
+def test_whole_floats_are_ids_and_fractions_are_not(tmp_path):
+    path = write_log(tmp_path / "own.parquet", [(1.0, 5, 1), (1.0, 6, 2), (1.0, 7, 3)])
+    assert histories(load_interactions(path)) == {1: [5, 6, 7]}
+    write_log(path, [(1.5, 5, 1), (1.5, 6, 2), (1.5, 7, 3)])
+    with pytest.raises(InputError, match="column 'user_id' holds double; ids must be texts or"):
+        load_interactions(path)
+
+
+def test_fractional_timestamps_and_dates_order_the_rows(tmp_path):
+    rows = [("a", "p", 1.5), ("a", "q", -2e3), ("a", "r", 1.25)]
+    for suffix in (".csv", ".parquet", ".inter"):
+        log = load_interactions(write_log(tmp_path / f"own{suffix}", rows))
+        assert histories(log) == {"a": ["q", "r", "p"]}
+        assert log.timestamps.tolist() == [-2000.0, 1.25, 1.5]
+    dates = pd.to_datetime(["2024-03-01", "2024-01-01", "2024-02-01"])
+    dated = [("a", item, date) for item, date in zip("pqr", dates, strict=True)]
+    log = load_interactions(write_log(tmp_path / "own.parquet", dated))
+    assert histories(log) == {"a": ["q", "r", "p"]}
+
+
+def test_equal_timestamps_keep_the_order_of_the_file(tmp_path):
+    items = np.random.default_rng(0).permutation(5000).tolist()
+    rows = [(user, item, 7) for item in items for user in (1, 2)]
+    log = load_interactions(write_log(tmp_path / "own.csv", rows))
+    assert histories(log) == {1: items, 2: items}
+
+
+def test_dense_items_are_a_fixed_permutation_blind_to_first_appearance(tmp_path):
+    rows = [(user, item, item) for user in range(3) for item in range(200)]
+    log = load_interactions(write_log(tmp_path / "one.csv", rows))
+    again = load_interactions(write_log(tmp_path / "two.csv", rows[::-1]))
+    assert log.item_ids.tolist() == again.item_ids.tolist()
+    assert log.checksum == again.checksum
+    assert sorted(log.item_ids[1:].tolist()) == list(range(200))
+    correlation = np.corrcoef(np.arange(200), log.item_ids[1:])[0, 1]
+    assert abs(correlation) < 0.3  # 4 standard deviations of a random order
+
+
+def test_checksum_is_of_the_content(tmp_path):
+    log = load_interactions(write_log(tmp_path / "own.csv"))
+    parts = [log.users, log.items, log.user_ids, log.item_ids]
+    assert content_checksum(*parts) == log.checksum
+    for position, part in enumerate(parts):
+        changed = part.copy()
+        changed[-1] += 1
+        others = [*parts[:position], changed, *parts[position + 1 :]]
+        assert content_checksum(*others) != log.checksum
+
+
+def test_the_least_number_of_interactions_is_an_argument(tmp_path):
+    path = write_log(tmp_path / "own.csv")
+    assert load_interactions(path, min_user_interactions=1).user_ids.tolist() == [9, 10, 12]
+    assert load_interactions(path, min_user_interactions=1).num_items == 4
+    with pytest.raises(ValueError, match="min_user_interactions must be at least 1, got 0"):
+        load_interactions(path, min_user_interactions=0)
+
+
+def refused(path, match, **columns):
+    with pytest.raises(InputError, match=match) as caught:
+        load_interactions(path, **columns)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    message = refused(tmp_path / "none.csv", "there is no such file; check the path")
+    assert str(tmp_path / "none.csv") in message
+    refused("no/where.inter", "no/where.inter: there is no such file")
+    refused(tmp_path, "names no format")
+
+
+def test_unknown_name_lists_the_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused("ml-100", r"unknown data set 'ml-100'; known are .*ml-100k.*\.inter")
+
+
+def test_unknown_format(tmp_path):
+    path = tmp_path / "own.xlsx"
+    path.write_text("x")
+    refused(path, r"the ending '.xlsx' names no format .* \.parquet, \.csv, \.inter")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".inter"])
+def test_misspelt_column_names_those_found_and_the_closest(tmp_path, suffix):
+    path = write_log(tmp_path / f"own{suffix}", columns=("userId", "item_id", "timestamp"))
+    message = refused(path, "there is no column 'user_id'")
+    assert "found are 'userId', 'item_id', 'timestamp'" in message
+    assert "the closest is 'userId'" in message
+    assert "user_column" in message
+    message = refused(path, "there is no column 'zzz'", user_column="userId", time_column="zzz")
+    assert "closest" not in message
+    assert "time_column" in message
+
+
+def test_a_column_twice(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("user_id,item_id,timestamp,item_id\n1,2,3,4\n")
+    refused(path, "column 'item_id' occurs more than once")
+    refused(write_log(path), "must be three columns", item_column="user_id")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".inter"])
+def test_empty_files(tmp_path, suffix):
+    path = tmp_path / f"own{suffix}"
+    path.touch()
+    refused(path, "the file is empty")
+    refused(write_log(path, []), "has a header but no rows")
+
+
+def test_blank_lines_only(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("\n\n")
+    refused(path, "there is no column 'user_id'; found are none")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".inter"])
+def test_bad_timestamps_give_the_first_and_its_row(tmp_path, suffix):
+    rows = [("a", "p", "1"), ("a", "q", "2024-01-02"), ("a", "r", "nan"), ("a", "s", "4")]
+    path = write_log(tmp_path / f"own{suffix}", rows)
+    refused(path, r"'timestamp' holds '2024-01-02' in row 2 \(after the header\), .* nor are 1 more;")
+
+
+def test_infinite_timestamps_are_refused(tmp_path):
+    rows = [("a", "p", 1.0), ("a", "q", 2.0), ("a", "r", float("inf"))]
+    for suffix in (".csv", ".parquet"):
+        refused(
+            write_log(tmp_path / f"own{suffix}", rows), "'timestamp' holds .*inf.* is no number; timestamps"
+        )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".inter"])
+@pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp"])
+def test_nulls_are_counted(tmp_path, suffix, column):
+    rows = [[1, 5, 1], [1, 6, 2], [1, 7, 3], [1, 8, 4]]
+    position = ["user_id", "item_id", "timestamp"].index(column)
+    rows[1][position] = rows[3][position] = None
+    frame_rows = [tuple(row) for row in rows]
+    path = write_log(tmp_path / f"own{suffix}", frame_rows)
+    refused(path, rf"column '{column}' is empty \(null\) in 2 of 4 rows")
+
+
+def test_nobody_left(tmp_path):
+    path = write_log(tmp_path / "own.csv", [(1, 1, 1), (1, 2, 2), (2, 1, 1)])
+    refused(path, "nobody is left, since none of the 2 users has 3 interactions or more")
+
+
+def test_a_user_with_two_interactions_is_dropped_and_its_items_with_it(tmp_path):
+    log = load_interactions(write_log(tmp_path / "own.csv"))
+    assert 12 not in log.user_ids
+    assert 8 not in log.item_ids
+
+
+def test_broken_files(tmp_path):
+    broken = tmp_path / "own.csv"
+    broken.write_text("user_id,item_id,timestamp\n1,2,3\n1,2\n")
+    refused(broken, r"cannot be read as \.csv \(.*Expected 3 columns, got 2.*\)")
+    broken.write_bytes(b"user_id,item_id,timestamp\n\xff\xfe,2,3\n")
+    refused(broken, r"cannot be read as \.csv")
+    no_parquet = tmp_path / "own.parquet"
+    no_parquet.write_text("user_id,item_id,timestamp\n1,2,3\n")
+    refused(no_parquet, r"cannot be read as \.parquet")

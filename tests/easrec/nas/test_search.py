@@ -1,0 +1,324 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from easrec.data.batches import Batch, training_batches, validation_batches
+from easrec.errors import InputError
+from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.models.transformer import SequentialRecommender
+from easrec.nas.controllers import relaxed_choice
+from easrec.nas.resources import candidate_costs
+from easrec.nas.search import SearchConfig, controller_loss, search, warm_up
+from easrec.nas.supernet import Supernet
+from easrec.training import NonFiniteLossError, state_digest
+from tests.easrec.chains import LENGTH, chains
+from tests.randomise import randomise
+
+SPACE = CandidateSpace(16, 32, 2, 1, (0, 0.875), (0, 0.875))
+SMALLEST, NAMED = Architecture(2, 4, 1, 1), Architecture(16, 32, 1, 1)
+DEPTH_COSTS = ["straight_through", "hard", "expected", "static"]
+
+
+def _config(**changes):
+    settings = {
+        "max_length": LENGTH,
+        "warmup_epochs": 1,
+        "search_epochs": 3,
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "controller_learning_rate": 0.02,
+    }
+    return SearchConfig(**(settings | changes))
+
+
+def _controllers_at(alpha, beta):
+    supernet = randomise(Supernet(SPACE, 13, LENGTH)).double()
+    with torch.no_grad():
+        supernet.controllers.alpha.copy_(torch.tensor(alpha))
+        supernet.controllers.beta.copy_(torch.tensor(beta))
+    return supernet
+
+
+@pytest.mark.parametrize("depth_cost", DEPTH_COSTS)
+def test_the_controllers_gradient_is_that_of_ce_plus_lambda_times_the_hand_written_one(depth_cost):
+    """dR/dalpha_j = n p_j (F_j - mean F) / (L max F); dR/dbeta_j = mean F q_j (j - E[l]) / (L max F)."""
+    config = _config(tradeoff=0.7, depth_cost=depth_cost)
+    batch = next(validation_batches(chains(8), LENGTH, 8, seed=0, epoch=0))
+    supernet = _controllers_at([0.4, -0.3], [0.2, 0.5])
+    alpha, beta = supernet.controllers.alpha, supernet.controllers.beta
+    costs = candidate_costs(SPACE, "flops", LENGTH).double()
+    hard_depth, temperature = 2, 0.6
+
+    def at_fixed_noise(setting):
+        torch.manual_seed(3)
+        return controller_loss(
+            supernet, batch, setting, costs=costs, hard_depth=hard_depth, temperature=temperature
+        )[0]
+
+    found = torch.autograd.grad(at_fixed_noise(config), (alpha, beta), allow_unused=True)
+    entropy_alone = dataclasses.replace(config, tradeoff=0.0)
+    of_entropy = torch.autograd.grad(at_fixed_noise(entropy_alone), (alpha, beta))
+    p, q = torch.softmax(alpha, 0).detach(), torch.softmax(beta, 0).detach()
+    exits = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    mean_cost, mean_exit, scale = (p * costs).sum(), (q * exits).sum(), 2 * costs.max()
+    depth = {"static": 2.0, "expected": mean_exit}.get(depth_cost, float(hard_depth))
+    of_alpha = depth * p * (costs - mean_cost) / scale
+    of_beta = mean_cost * q * (exits - mean_exit) / scale
+    if depth_cost in ("hard", "static"):
+        of_beta = torch.zeros(2, dtype=torch.float64)
+    torch.testing.assert_close(found[0], of_entropy[0] + 0.7 * of_alpha, rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(found[1], of_entropy[1] + 0.7 * of_beta, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("depth_cost", DEPTH_COSTS)
+def test_the_controllers_gradient_equals_finite_differences(depth_cost):
+    config = _config(tradeoff=0.7, depth_cost=depth_cost)
+    batch = next(validation_batches(chains(8), LENGTH, 8, seed=0, epoch=0))
+    supernet = _controllers_at([0.4, -0.3], [0.2, 0.5])
+    alpha, beta = supernet.controllers.alpha, supernet.controllers.beta
+    costs = candidate_costs(SPACE, "flops", LENGTH).double()
+    exits = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    start = torch.cat([alpha, beta]).detach()
+    mean_cost_at_start = (torch.softmax(start[:2], 0) * costs).sum()
+    mean_exit_at_start = (torch.softmax(start[2:], 0) * exits).sum()
+    torch.manual_seed(3)
+    loss, _ = controller_loss(supernet, batch, config, costs=costs, hard_depth=2, temperature=0.6)
+    found = torch.cat(torch.autograd.grad(loss, (alpha, beta)))
+    torch.manual_seed(3)
+    noise = [-torch.empty(2).exponential_().log() for _ in range(2)]
+
+    def value(point):
+        width = relaxed_choice(point[:2], noise[0], 0.6)
+        depth = relaxed_choice(point[2:], noise[1], 0.6)
+        mean_cost = (torch.softmax(point[:2], 0) * costs).sum()
+        mean_exit = (torch.softmax(point[2:], 0) * exits).sum()
+        resource = {
+            "hard": 2 * mean_cost,
+            "static": 2 * mean_cost,
+            "expected": mean_exit * mean_cost,
+            # The hard count gives the value, the expected depth the slope.
+            "straight_through": 2 * mean_cost + (mean_exit - mean_exit_at_start) * mean_cost_at_start,
+        }[depth_cost]
+        return (supernet.loss(batch, width, depth) + 0.7 * resource / (2 * costs.max())).item()
+
+    step = 1e-4
+    with torch.no_grad():
+        for index in range(4):
+            shift = step * torch.eye(4, dtype=torch.float64)[index]
+            slope = (value(start + shift) - value(start - shift)) / (2 * step)
+            assert found[index].item() == pytest.approx(slope, rel=1e-5, abs=1e-7)
+
+
+def test_without_cross_entropy_only_the_resources_decide():
+    data, config = chains(64), _config(accuracy_weight=0.0, tradeoff=0.01, warmup_epochs=0)
+    result = search(data, SPACE, config)
+    assert result.architecture == SMALLEST
+    assert "validation_loss" not in result.epochs[0].metrics
+
+
+def test_the_search_repeats_exactly_and_its_warm_up_can_be_shared():
+    data = chains(64)
+    whole = search(data, SPACE, _config())
+    warm = warm_up(data, SPACE, _config(tradeoff=5.0))  # the trade-off has no part in a warm-up
+    before = state_digest(warm.supernet)
+    torch.rand(7)  # the caller's random state has no part either
+    shared = search(data, SPACE, _config(), warm=warm)
+    assert state_digest(shared.supernet) == state_digest(whole.supernet)
+    assert [e.metrics for e in shared.epochs] == [e.metrics for e in whole.epochs]
+    again = search(data, SPACE, _config(), warm=warm)
+    assert state_digest(again.supernet) == state_digest(whole.supernet)
+    assert state_digest(warm.supernet) == before
+    other_seed = search(data, SPACE, _config(seed=1))
+    assert state_digest(other_seed.supernet) != state_digest(whole.supernet)
+
+
+def test_the_callers_random_state_is_left_alone():
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    search(chains(32), SPACE, _config(search_epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+class _Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("stage", "epoch"), [("warmup", 1), ("search", 1), ("search", 2)])
+def test_an_interrupted_search_resumes_exactly(tmp_path, stage, epoch):
+    data, config = chains(64), _config(warmup_epochs=2)
+    whole = search(data, SPACE, config)
+    seen = []
+
+    def interrupt(report):
+        seen.append((report.stage, report.epoch))
+        if seen[-1] == (stage, epoch):
+            raise _Interrupted
+
+    with pytest.raises(_Interrupted):
+        search(data, SPACE, config, checkpoint_dir=tmp_path, on_epoch=interrupt)
+    resumed = search(
+        data, SPACE, config, checkpoint_dir=tmp_path, on_epoch=lambda r: seen.append((r.stage, r.epoch))
+    )
+    assert seen == [("warmup", 1), ("warmup", 2), ("search", 1), ("search", 2), ("search", 3)]
+    assert state_digest(resumed.supernet) == state_digest(whole.supernet)
+    assert [e.metrics for e in resumed.epochs] == [e.metrics for e in whole.epochs]
+
+
+def test_checkpoints_of_other_runs_or_cut_short_are_refused(tmp_path):
+    data, config = chains(32), _config(search_epochs=1)
+    search(data, SPACE, config, checkpoint_dir=tmp_path)
+    with pytest.raises(InputError, match="belongs to a run with other settings or other data"):
+        search(data, SPACE, dataclasses.replace(config, tradeoff=0.5), checkpoint_dir=tmp_path)
+    with pytest.raises(InputError, match="belongs to a run with other settings or other data"):
+        search(chains(32, seed=1), SPACE, config, checkpoint_dir=tmp_path)
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cannot be read .*; delete it to begin again"):
+        search(data, SPACE, config, checkpoint_dir=tmp_path)
+
+
+def test_no_test_item_reaches_the_search():
+    data = chains(64)
+    marked = data.items.copy()
+    marked[data.test.positions] = 1 + marked[data.test.positions] % 13
+    assert (marked != data.items).sum() == 64
+    planted = dataclasses.replace(data, items=marked)
+    found, expected = (search(d, SPACE, _config(search_epochs=1)) for d in (planted, data))
+    assert state_digest(found.supernet) == state_digest(expected.supernet)
+
+
+def test_weights_learn_from_training_targets_alone_and_controllers_from_validation_targets():
+    data = chains(64)
+    marked = data.items.copy()
+    marked[data.valid.positions] = 1 + marked[data.valid.positions] % 13
+    planted = dataclasses.replace(data, items=marked)
+    found, expected = (warm_up(d, SPACE, _config()) for d in (planted, data))
+    assert state_digest(found.supernet) == state_digest(expected.supernet)
+    found, expected = (search(d, SPACE, _config(search_epochs=1)) for d in (planted, data))
+    changed = found.supernet.controllers.alpha - expected.supernet.controllers.alpha
+    assert changed.abs().max() > 0
+
+
+def test_the_search_stops_when_its_choice_is_stable_and_derives_the_last_choice():
+    config = _config(search_epochs=30, tradeoff=100.0, stable_epochs=2, warmup_epochs=0)
+    result = search(chains(32), SPACE, config)
+    choices = [(e.metrics["candidate"], e.metrics["num_layers"]) for e in result.epochs]
+    assert len(choices) < 30
+    assert len(set(choices[-3:])) == 1
+    assert len(set(choices[-4:-1])) > 1 or len(choices) == 3
+    assert (result.candidate, result.num_layers) == choices[-1]
+    assert result.architecture == SMALLEST
+
+
+def test_epoch_reports_tell_loss_temperature_probabilities_and_survive_json():
+    reports = []
+    search(chains(64), SPACE, _config(controller_interval=1), on_epoch=reports.append)
+    assert [(r.stage, r.epoch, r.num_epochs) for r in reports] == [
+        ("warmup", 1, 1),
+        ("search", 1, 3),
+        ("search", 2, 3),
+        ("search", 3, 3),
+    ]
+    last = reports[-1].metrics
+    assert last["temperature"] == pytest.approx(0.1)
+    assert last["candidate_0_probability"] + last["candidate_1_probability"] == pytest.approx(1)
+    assert last["exit_1_probability"] + last["exit_2_probability"] == pytest.approx(1)
+    assert 0 < last["resource"] <= 1
+    assert reports[1].metrics["temperature"] > last["temperature"]
+    assert json.loads(json.dumps(reports[-1].to_dict())) == reports[-1].to_dict()
+
+
+def test_a_loss_that_is_not_finite_stops_the_search_with_the_place(monkeypatch):
+    monkeypatch.setattr(Supernet, "loss", lambda *_: torch.tensor(torch.nan, requires_grad=True))
+    message = r"the loss is nan in step 1 of warmup epoch 1; .* learning rate .* \(0.003\)"
+    with pytest.raises(NonFiniteLossError, match=message):
+        search(chains(32), SPACE, _config())
+
+
+def test_data_without_training_targets_and_impossible_bounds_are_refused():
+    data = chains(8)
+    starved = dataclasses.replace(data, train_ends=data.starts + 1)
+    with pytest.raises(InputError, match="'chains' has no training target"):
+        search(starved, SPACE, _config())
+    with pytest.raises(InputError, match="max_flops=10 leaves no architecture"):
+        search(data, SPACE, _config(max_flops=10, warmup_epochs=0))
+    bounded = search(data, SPACE, _config(max_flops=100_000, tradeoff=0.0, search_epochs=1))
+    unbounded = search(data, SPACE, _config(tradeoff=0.0, search_epochs=1))
+    assert bounded.architecture != unbounded.architecture
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"search_epochs": 0}, "search_epochs must be at least 1, got 0"),
+        ({"tradeoff": -1.0}, "tradeoff must be a finite number of at least 0, got -1.0"),
+        ({"tradeoff": float("nan")}, "tradeoff must be .*, got nan"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+        ({"depth_refresh": "step"}, "depth_refresh must be one of .*, got 'step'"),
+    ],
+)
+def test_bad_settings_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        _config(**change)
+
+
+def test_prefix_training_of_bidirectional_attention_takes_one_step_of_each_stage():
+    space = CandidateSpace(8, 8, 1, 1, (0,), (0,), attention="linear_bidirectional")
+    result = search(chains(16), space, _config(search_epochs=1, temperature=_config().temperature))
+    # 16 users with 9 training targets each, one prefix for each target.
+    assert result.epochs[0].metrics["steps"] == 16 * 9 / 32 + 0.5
+
+
+def _accuracy(model, data):
+    item_ids, lengths = data.histories("test", np.arange(data.num_users), LENGTH)
+    with torch.inference_mode():
+        scores = model.eval().scores(torch.as_tensor(item_ids), torch.as_tensor(lengths))
+    return (scores.argmax(1) == torch.as_tensor(data.target_items("test"))).float().mean().item()
+
+
+def _trained_directly(architecture, data, seed, *, attend=True):
+    torch.manual_seed(seed)
+    model = SequentialRecommender(architecture, data.num_items, LENGTH, dropout=0.0)
+    if not attend:
+        for layer in model.layers:
+            torch.nn.init.zeros_(layer.attention_output.weight)
+            layer.attention_output.weight.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for epoch in range(30):
+        batch: Batch
+        for batch in training_batches(data, LENGTH, 32, form="windows", seed=seed, epoch=epoch):
+            optimizer.zero_grad()
+            model.loss(batch).backward()
+            optimizer.step()
+    return _accuracy(model, data)
+
+
+@pytest.mark.slow
+def test_direct_training_shows_which_networks_solve_the_chains():
+    data = chains()
+    for seed in range(2):
+        assert _trained_directly(SMALLEST, data, seed) < 0.6
+        assert _trained_directly(Architecture(2, 4, 2, 1), data, seed) < 0.6
+        assert _trained_directly(NAMED, data, seed) > 0.95
+        assert _trained_directly(NAMED, data, seed, attend=False) < 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_finds_the_network_that_solves_the_chains(seed):
+    """A moderate trade-off finds the smallest that solves them, a huge one the smallest of all."""
+    data = chains()
+    config = _config(seed=seed, warmup_epochs=10, search_epochs=15, dropout=0.0)
+    warm = warm_up(data, SPACE, config)
+    found = {
+        tradeoff: search(data, SPACE, dataclasses.replace(config, tradeoff=tradeoff), warm=warm).architecture
+        for tradeoff in (0.0, 0.5, 100.0)
+    }
+    assert found[0.0].hidden_size == 16
+    assert found[0.5] == NAMED
+    assert found[100.0] == SMALLEST

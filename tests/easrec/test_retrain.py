@@ -1,0 +1,124 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from easrec.errors import InputError
+from easrec.evaluation.protocols import evaluate
+from easrec.models.architecture import Architecture
+from easrec.models.transformer import SequentialRecommender
+from easrec.retrain import RetrainConfig, retrain
+from easrec.training import NonFiniteLossError, state_digest
+from tests.easrec.chains import LENGTH, chains
+from tests.randomise import randomise
+
+NETWORK = Architecture(16, 32, 1, 1)
+
+
+def _config(**changes):
+    settings = {"max_length": LENGTH, "max_epochs": 3, "batch_size": 32, "learning_rate": 3e-3}
+    return RetrainConfig(**(settings | changes))
+
+
+def test_retraining_solves_the_chains_and_keeps_the_best_epoch():
+    data = chains()
+    # The ten best of thirteen items hold the target too often to tell; MRR and NDCG do tell.
+    result = retrain(NETWORK, data, _config(max_epochs=40, patience=5, dropout=0.0))
+    criterion = [epoch.metrics["valid/full/ndcg_at_10"] for epoch in result.epochs]
+    assert max(criterion) > 0.97
+    assert result.best_epoch == 1 + int(np.argmax(criterion))
+    with torch.inference_mode():
+        again = evaluate(result.model.scores, data, "valid", max_length=LENGTH, protocols=("full",))
+    assert again["full/ndcg_at_10"] == pytest.approx(max(criterion))
+    assert not result.model.training
+
+
+def test_training_stops_after_patience_epochs_without_a_better_one():
+    result = retrain(NETWORK, chains(64), _config(max_epochs=100, patience=2, learning_rate=1e-9))
+    assert result.stopped_early
+    assert len(result.epochs) == result.best_epoch + 2
+
+
+def test_initial_weights_are_transferred_and_left_as_they_are():
+    data = chains(64)
+    initial = randomise(SequentialRecommender(NETWORK, data.num_items, LENGTH))
+    before = state_digest(initial)
+    frozen = _config(max_epochs=1, learning_rate=1e-12)
+    transferred = retrain(NETWORK, data, frozen, initial=initial).model
+    assert state_digest(initial) == before
+    for name, value in transferred.state_dict().items():
+        torch.testing.assert_close(value, initial.state_dict()[name], rtol=0, atol=1e-9)
+    fresh = retrain(NETWORK, data, frozen).model
+    assert not torch.allclose(fresh.item_embedding.weight, transferred.item_embedding.weight)
+    with pytest.raises(InputError, match="the initial network must have the architecture"):
+        retrain(Architecture(16, 32, 2, 1), data, frozen, initial=initial)
+
+
+class _Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_an_interrupted_retraining_resumes_exactly(tmp_path, epoch):
+    data, config = chains(64), _config(max_epochs=4)
+    whole = retrain(NETWORK, data, config)
+    seen = []
+
+    def interrupt(report):
+        seen.append(report.epoch)
+        if report.epoch == epoch:
+            raise _Interrupted
+
+    with pytest.raises(_Interrupted):
+        retrain(NETWORK, data, config, checkpoint_dir=tmp_path, on_epoch=interrupt)
+    torch.rand(3)
+    resumed = retrain(
+        NETWORK, data, config, checkpoint_dir=tmp_path, on_epoch=lambda report: seen.append(report.epoch)
+    )
+    assert seen == [1, 2, 3, 4]
+    assert state_digest(resumed.model) == state_digest(whole.model)
+    assert [e.metrics for e in resumed.epochs] == [e.metrics for e in whole.epochs]
+    assert resumed.best_epoch == whole.best_epoch
+
+
+def test_a_checkpoint_of_other_initial_weights_is_refused(tmp_path):
+    data, config = chains(32), _config(max_epochs=1)
+    retrain(NETWORK, data, config, checkpoint_dir=tmp_path)
+    initial = randomise(SequentialRecommender(NETWORK, data.num_items, LENGTH))
+    with pytest.raises(InputError, match="belongs to a run with other settings or other data"):
+        retrain(NETWORK, data, config, initial=initial, checkpoint_dir=tmp_path)
+
+
+def test_no_test_item_reaches_retraining():
+    data = chains(64)
+    marked = data.items.copy()
+    marked[data.test.positions] = 1 + marked[data.test.positions] % 13
+    planted = dataclasses.replace(data, items=marked)
+    found, expected = (retrain(NETWORK, d, _config()) for d in (planted, data))
+    assert state_digest(found.model) == state_digest(expected.model)
+    assert [e.metrics for e in found.epochs] == [e.metrics for e in expected.epochs]
+
+
+def test_a_loss_that_is_not_finite_stops_retraining(monkeypatch):
+    losses = iter([1.0, float("inf")])
+    monkeypatch.setattr(
+        SequentialRecommender, "loss", lambda self, _: next(losses) + 0 * self.item_embedding.weight.sum()
+    )
+    with pytest.raises(NonFiniteLossError, match="the loss is inf in step 2 of retrain epoch 1"):
+        retrain(NETWORK, chains(), _config())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
+        ({"patience": 0}, "patience must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"learning_rate": float("inf")}, "learning_rate must be positive, got inf"),
+        ({"dropout": -0.1}, "dropout must lie in"),
+    ],
+)
+def test_bad_settings_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        _config(**change)
