@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from easrec.data.batches import Batch
 from easrec.models.architecture import Architecture
 from easrec.models.attention import linear_attention, softmax_attention
+from easrec.models.dropout import dropout
 from easrec.models.gates import DataAwareGate
 from easrec.models.prediction import item_scores, last_positions, next_item_loss
 
@@ -90,14 +91,14 @@ class TransformerLayer(nn.Module):
             (B, N, D).
         """
         attended = self.attention_output(self._attend(x, mask))
-        s = self.attention_norm(x + F.dropout(attended, self.dropout, self.training))
+        s = self.attention_norm(x + dropout(attended, self.dropout, self.training))
         f = F.gelu(self.feed_in(s))
         if self.inner_gate is not None:
             f = self.inner_gate(embeddings) * f
         f = self.feed_out(f)
         if self.outer_gate is not None:
             f = self.outer_gate(embeddings) * f
-        y: Tensor = self.feed_norm(s + F.dropout(f, self.dropout, self.training))
+        y: Tensor = self.feed_norm(s + dropout(f, self.dropout, self.training))
         return y
 
     def _attend(self, x_BND: Tensor, mask: Tensor) -> Tensor:
@@ -154,7 +155,7 @@ class SequentialRecommender(nn.Module):
         """
         mask = item_ids > 0
         embedded = embed(item_ids, self.item_embedding, self.position_embedding)
-        embeddings = F.dropout(self.embedding_norm(embedded), self.dropout, self.training)
+        embeddings = dropout(self.embedding_norm(embedded), self.dropout, self.training)
         x: Tensor = embeddings
         for layer in self.layers:
             x = layer(x, embeddings, mask)

@@ -5,29 +5,26 @@ validation targets, under a loss that adds the dynamic resource term.
 """
 
 import itertools
-import logging
-import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from easrec.data.batches import Batch, num_training_batches, training_batches, validation_batches
+from easrec.data.batches import Batch, num_training_batches, validation_batches
 from easrec.data.sequences import SplitData
-from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
-from easrec.nas.controllers import TemperatureSchedule
-from easrec.nas.resources import DepthCost, Resource, candidate_costs, resource_term
+from easrec.nas.resources import candidate_costs, resource_term
+from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
+from easrec.nas.warmup import WarmUp, epoch_batches, run_fingerprint, warm_up, weight_optimizer
 from easrec.training import (
     EpochReport,
     OnEpoch,
     check_finite,
-    fingerprint,
     load_checkpoint,
     move,
     save_checkpoint,
@@ -36,96 +33,7 @@ from easrec.training import (
     training_form,
 )
 
-logger = logging.getLogger(__name__)
-
-FEW_STEPS = 15
-"""Epochs of fewer steps than this are warned of: a schedule in epochs then means very little training."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SearchConfig:
-    """Settings of the warm-up and of the search."""
-
-    tradeoff: float = 0.1
-    """Weight of the resource term in the controllers' loss (lambda in the paper); 0 searches for accuracy."""
-    seed: int = 0
-    """Seed of initial weights, batches, dropout and Gumbel noise."""
-    max_length: int = 50
-    """Positions of a sequence (N)."""
-    warmup_epochs: int = 5
-    """Epochs in which only the weights learn, all candidates and exits weighing the same."""
-    search_epochs: int = 10
-    """The most epochs of the search itself."""
-    stable_epochs: int = 3
-    """The search ends early when the hard choice has stayed the same for so many epochs."""
-    batch_size: int = 128
-    """Sequences in a batch: windows with causal attention, prefixes otherwise."""
-    learning_rate: float = 1e-3
-    """Adam's step size for the weights."""
-    dropout: float = 0.2
-    """Share of values dropped after the embeddings and before each residual sum."""
-    controller_learning_rate: float = 0.01
-    """Adam's step size for the controllers."""
-    controller_interval: int = 2
-    """Weight steps for each step of the controllers."""
-    temperature: TemperatureSchedule = field(default_factory=TemperatureSchedule)
-    """Schedule of the Gumbel-softmax temperature, in the controllers' steps."""
-    resource: Resource = "flops"
-    """What the resource term counts: `flops` or `params` of a layer."""
-    depth_cost: DepthCost = "straight_through"
-    """How the depth enters the resource term; see `easrec.nas.resources.resource_term`."""
-    depth_refresh: Literal["epoch", "interval"] = "epoch"
-    """When the hard depth of the resource term is read anew: each epoch or each controller step."""
-    cost_probabilities: Literal["expected", "sampled"] = "expected"
-    """Candidate probabilities in the resource term: softmax(alpha), or the batch's Gumbel sample."""
-    accuracy_weight: float = 1.0
-    """Weight of the cross-entropy in the controllers' loss; 0 leaves the resource term alone."""
-    max_flops: int | None = None
-    """Hard bound on the FLOPs of the derived network over max_length positions; None for no bound."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "max_length",
-            "search_epochs",
-            "stable_epochs",
-            "batch_size",
-            "controller_interval",
-        ):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup_epochs", "seed", "tradeoff", "accuracy_weight"):
-            value = getattr(self, name)
-            if not (value >= 0 and math.isfinite(value)):
-                raise InputError(f"{name} must be a finite number of at least 0, got {value}")
-        for name in ("learning_rate", "controller_learning_rate"):
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
-        for name, choices in (
-            ("depth_refresh", ("epoch", "interval")),
-            ("cost_probabilities", ("expected", "sampled")),
-        ):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, nested ones too, as a dictionary of JSON values."""
-        return asdict(self)
-
-    def warmup_settings(self) -> dict[str, Any]:
-        """The settings that the warm-up depends on: runs that agree in them can share one warm supernet."""
-        names = ("seed", "max_length", "warmup_epochs", "batch_size", "learning_rate", "dropout")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True, slots=True)
-class WarmUp:
-    """A supernet after its warm-up, with its optimiser: where any number of searches can begin."""
-
-    supernet: Supernet
-    optimizer_state: dict[str, Any]
-    epochs: list[EpochReport]
+__all__ = ["SearchConfig", "SearchResult", "WarmUp", "controller_loss", "search", "warm_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,107 +52,6 @@ class SearchResult:
     """As it was at the end of the warm-up: retraining takes its weights from here."""
     search_s: float
     """Wall time of all search epochs in seconds, those before a resume too."""
-
-
-def _owner(
-    data: SplitData, space: CandidateSpace, stage: str, settings: dict[str, Any], initial: str = ""
-) -> str:
-    return fingerprint(stage, data.checksum, data.num_items, space.to_dict(), settings, initial)
-
-
-def _new_optimizer(supernet: Supernet, config: SearchConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(supernet.weight_parameters(), lr=config.learning_rate)
-
-
-def warm_up(
-    data: SplitData,
-    space: CandidateSpace,
-    config: SearchConfig,
-    *,
-    device: str = "cpu",
-    checkpoint_dir: Path | str | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> WarmUp:
-    """Train the supernet's weights alone, with p = 1/K and q = 1/L; independent of the trade-off.
-
-    Args:
-        data: the split; only training sequences are used.
-        space: candidates and depths.
-        config: settings; see `SearchConfig.warmup_settings` for those that matter here.
-        device: where to train.
-        checkpoint_dir: where to leave a checkpoint after each epoch, and to resume from.
-        on_epoch: called after each epoch.
-
-    Raises:
-        InputError: the data have nothing to train on, or the checkpoint belongs to another run.
-        NonFiniteLossError: the loss became NaN or infinite.
-    """
-    owner = _owner(data, space, "warmup", config.warmup_settings())
-    with seeded(config.seed, "init", 0, device):
-        supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
-    optimizer = _new_optimizer(supernet, config)
-    epochs: list[EpochReport] = []
-    if state := load_checkpoint(checkpoint_dir, owner, device):
-        supernet.load_state_dict(state["supernet"])
-        optimizer.load_state_dict(state["optimizer"])
-        epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
-    width = torch.full((len(space),), 1 / len(space), device=device)
-    depth = torch.full((space.num_layers,), 1 / space.num_layers, device=device)
-    supernet.train()
-    for epoch in range(len(epochs) + 1, config.warmup_epochs + 1):
-        start_s = time.perf_counter()
-        losses = []
-        with seeded(config.seed, "warmup", epoch, device):
-            for step, batch in enumerate(_batches(data, space, config, epoch), 1):
-                loss = supernet.loss(move(batch, device), width, depth)
-                losses.append(
-                    check_finite(
-                        loss,
-                        stage="warmup",
-                        epoch=epoch,
-                        step=step,
-                        learning_rate=config.learning_rate,
-                    )
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
-        epochs.append(EpochReport.ended_now("warmup", epoch, config.warmup_epochs, metrics, start_s))
-        save_checkpoint(
-            checkpoint_dir,
-            {
-                "supernet": supernet.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epochs": [report.to_dict() for report in epochs],
-            },
-            owner,
-        )
-        if on_epoch is not None:
-            on_epoch(epochs[-1])
-    return WarmUp(supernet, optimizer.state_dict(), epochs)
-
-
-def _batches(data: SplitData, space: CandidateSpace, config: SearchConfig, epoch: int) -> Iterator[Batch]:
-    """Training batches of an epoch of the whole run, warm-up epochs counted first."""
-    form = training_form(space)
-    num_steps = num_training_batches(
-        data, config.max_length, config.batch_size, form=form, seed=config.seed, epoch=epoch
-    )
-    if num_steps == 0:
-        raise InputError(
-            f"data set {data.name!r} has no training target: every user needs at least four interactions "
-            "for one"
-        )
-    if num_steps < FEW_STEPS and epoch == 1:
-        logger.warning(
-            "an epoch has only %d steps of %d sequences; a smaller batch_size would train more",
-            num_steps,
-            config.batch_size,
-        )
-    return training_batches(
-        data, config.max_length, config.batch_size, form=form, seed=config.seed, epoch=epoch
-    )
 
 
 def _validation_stream(data: SplitData, config: SearchConfig, epoch: int) -> Iterator[Batch]:
@@ -325,12 +132,12 @@ def search(
     if warm is None:
         warm_dir = None if checkpoint_dir is None else Path(checkpoint_dir) / "warmup"
         warm = warm_up(data, space, config, device=device, checkpoint_dir=warm_dir, on_epoch=on_epoch)
-    owner = _owner(data, space, "search", config.to_dict(), state_digest(warm.supernet))
+    owner = run_fingerprint(data, space, "search", config.to_dict(), state_digest(warm.supernet))
     with seeded(config.seed, "init", 0, device):
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
     supernet.load_state_dict(warm.supernet.state_dict())
     supernet.hard_choice(max_flops=config.max_flops)  # refuses an impossible bound before any training
-    optimizer = _new_optimizer(supernet, config)
+    optimizer = weight_optimizer(supernet, config)
     # A copy, since Adam updates the tensors of a loaded state in place and `warm` serves other searches.
     optimizer.load_state_dict(_copied(warm.optimizer_state))
     controller_optimizer = torch.optim.Adam(
@@ -356,7 +163,7 @@ def search(
         losses: list[float] = []
         controller_parts: list[dict[str, float]] = []
         with seeded(config.seed, "search", epoch, device):
-            batches = _batches(data, space, config, config.warmup_epochs + epoch)
+            batches = epoch_batches(data, space, config, config.warmup_epochs + epoch)
             for step, batch in enumerate(batches, 1):
                 where = {"stage": "search", "epoch": epoch, "step": step}
                 temperature = config.temperature.at(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from easrec.data.batches import Batch
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.models.dropout import dropout
 from easrec.models.prediction import item_scores, last_positions, next_item_loss
 from easrec.models.saving import save_weights
 from easrec.models.transformer import (
@@ -98,7 +99,7 @@ class Supernet(nn.Module):
         embeddings = {}
         for k in active:
             normed = self.embedding_norms[k](embedded[..., : self.hidden_sizes[k]])
-            embeddings[k] = F.dropout(normed, self.dropout, self.training)
+            embeddings[k] = dropout(normed, self.dropout, self.training)
         mixed: Tensor | None = None
         output: Tensor | None = None
         for index, layer in enumerate(self._layers()):

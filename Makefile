@@ -1,0 +1,45 @@
+# One environment in .venv, made on first use and again when the requirements change.
+VENV ?= .venv
+PYTHON ?= python3
+# Passed to pip, for example an index that serves CPU builds of torch:
+#   make sweep PIP_ARGS="--extra-index-url URL"
+PIP_ARGS ?=
+# With CONSTRAINTS= (empty) pip chooses the versions: the way to a CUDA build of torch.
+CONSTRAINTS ?= constraints.txt
+# Passed to the pipeline: make sweep ARGS="--preset smoke"
+ARGS ?=
+BIN = $(VENV)/bin
+
+.PHONY: sweep test lint format ui bench install clean
+
+sweep: install
+	$(BIN)/python pipelines/lambda_sweep.py $(ARGS)
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The MLflow UI of the newest sweep under runs/, or of OUTPUT=DIR.
+ui: install
+	$(BIN)/python -m sweeps.mlflow_store $(OUTPUT)
+
+bench: install
+	$(BIN)/python benchmarks/stages.py $(ARGS)
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,86 @@
+"""Settings of the warm-up and of the search."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from easrec.errors import InputError
+from easrec.nas.controllers import TemperatureSchedule
+from easrec.nas.resources import DepthCost, Resource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchConfig:
+    """Settings of the warm-up and of the search."""
+
+    tradeoff: float = 0.1
+    """Weight of the resource term in the controllers' loss (lambda in the paper); 0 searches for accuracy."""
+    seed: int = 0
+    """Seed of initial weights, batches, dropout and Gumbel noise."""
+    max_length: int = 50
+    """Positions of a sequence (N)."""
+    warmup_epochs: int = 5
+    """Epochs in which only the weights learn, all candidates and exits weighing the same."""
+    search_epochs: int = 10
+    """The most epochs of the search itself."""
+    stable_epochs: int = 3
+    """The search ends early when the hard choice has stayed the same for so many epochs."""
+    batch_size: int = 128
+    """Sequences in a batch: windows with causal attention, prefixes otherwise."""
+    learning_rate: float = 1e-3
+    """Adam's step size for the weights."""
+    dropout: float = 0.2
+    """Share of values dropped after the embeddings and before each residual sum."""
+    controller_learning_rate: float = 0.01
+    """Adam's step size for the controllers."""
+    controller_interval: int = 2
+    """Weight steps for each step of the controllers."""
+    temperature: TemperatureSchedule = field(default_factory=TemperatureSchedule)
+    """Schedule of the Gumbel-softmax temperature, in the controllers' steps."""
+    resource: Resource = "flops"
+    """What the resource term counts: `flops` or `params` of a layer."""
+    depth_cost: DepthCost = "straight_through"
+    """How the depth enters the resource term; see `easrec.nas.resources.resource_term`."""
+    depth_refresh: Literal["epoch", "interval"] = "epoch"
+    """When the hard depth of the resource term is read anew: each epoch or each controller step."""
+    cost_probabilities: Literal["expected", "sampled"] = "expected"
+    """Candidate probabilities in the resource term: softmax(alpha), or the batch's Gumbel sample."""
+    accuracy_weight: float = 1.0
+    """Weight of the cross-entropy in the controllers' loss; 0 leaves the resource term alone."""
+    max_flops: int | None = None
+    """Hard bound on the FLOPs of the derived network over max_length positions; None for no bound."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_length",
+            "search_epochs",
+            "stable_epochs",
+            "batch_size",
+            "controller_interval",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup_epochs", "seed", "tradeoff", "accuracy_weight"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise InputError(f"{name} must be a finite number of at least 0, got {value}")
+        for name in ("learning_rate", "controller_learning_rate"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
+        for name, choices in (
+            ("depth_refresh", ("epoch", "interval")),
+            ("cost_probabilities", ("expected", "sampled")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, nested ones too, as a dictionary of JSON values."""
+        return asdict(self)
+
+    def warmup_settings(self) -> dict[str, Any]:
+        """The settings that the warm-up depends on: runs that agree in them can share one warm supernet."""
+        names = ("seed", "max_length", "warmup_epochs", "batch_size", "learning_rate", "dropout")
+        return {name: getattr(self, name) for name in names}

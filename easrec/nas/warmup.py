@@ -1,0 +1,147 @@
+"""The warm-up: the supernet's weights learn alone before any search begins."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from easrec.data.batches import Batch, num_training_batches, training_batches
+from easrec.data.sequences import SplitData
+from easrec.errors import InputError
+from easrec.models.architecture import CandidateSpace
+from easrec.nas.search_config import SearchConfig
+from easrec.nas.supernet import Supernet
+from easrec.training import (
+    EpochReport,
+    OnEpoch,
+    check_finite,
+    fingerprint,
+    load_checkpoint,
+    move,
+    save_checkpoint,
+    seeded,
+    training_form,
+)
+
+logger = logging.getLogger(__name__)
+
+FEW_STEPS = 15
+"""Epochs of fewer steps than this are warned of: a schedule in epochs then means very little training."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """A supernet after its warm-up, with its optimiser: where any number of searches can begin."""
+
+    supernet: Supernet
+    optimizer_state: dict[str, Any]
+    epochs: list[EpochReport]
+
+
+def run_fingerprint(
+    data: SplitData, space: CandidateSpace, stage: str, settings: dict[str, Any], initial: str = ""
+) -> str:
+    """What a checkpoint must agree in to be resumed: data, space, settings, first weights."""
+    return fingerprint(stage, data.checksum, data.num_items, space.to_dict(), settings, initial)
+
+
+def weight_optimizer(supernet: Supernet, config: SearchConfig) -> torch.optim.Adam:
+    """The optimiser of the weights W, the same in warm-up and search."""
+    return torch.optim.Adam(supernet.weight_parameters(), lr=config.learning_rate)
+
+
+def warm_up(
+    data: SplitData,
+    space: CandidateSpace,
+    config: SearchConfig,
+    *,
+    device: str = "cpu",
+    checkpoint_dir: Path | str | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> WarmUp:
+    """Train the supernet's weights alone, with p = 1/K and q = 1/L; independent of the trade-off.
+
+    Args:
+        data: the split; only training sequences are used.
+        space: candidates and depths.
+        config: settings; see `SearchConfig.warmup_settings` for those that matter here.
+        device: where to train.
+        checkpoint_dir: where to leave a checkpoint after each epoch, and to resume from.
+        on_epoch: called after each epoch.
+
+    Raises:
+        InputError: the data have nothing to train on, or the checkpoint belongs to another run.
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    owner = run_fingerprint(data, space, "warmup", config.warmup_settings())
+    with seeded(config.seed, "init", 0, device):
+        supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
+    optimizer = weight_optimizer(supernet, config)
+    epochs: list[EpochReport] = []
+    if state := load_checkpoint(checkpoint_dir, owner, device):
+        supernet.load_state_dict(state["supernet"])
+        optimizer.load_state_dict(state["optimizer"])
+        epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
+    width = torch.full((len(space),), 1 / len(space), device=device)
+    depth = torch.full((space.num_layers,), 1 / space.num_layers, device=device)
+    supernet.train()
+    for epoch in range(len(epochs) + 1, config.warmup_epochs + 1):
+        start_s = time.perf_counter()
+        losses = []
+        with seeded(config.seed, "warmup", epoch, device):
+            for step, batch in enumerate(epoch_batches(data, space, config, epoch), 1):
+                loss = supernet.loss(move(batch, device), width, depth)
+                losses.append(
+                    check_finite(
+                        loss,
+                        stage="warmup",
+                        epoch=epoch,
+                        step=step,
+                        learning_rate=config.learning_rate,
+                    )
+                )
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
+        epochs.append(EpochReport.ended_now("warmup", epoch, config.warmup_epochs, metrics, start_s))
+        save_checkpoint(
+            checkpoint_dir,
+            {
+                "supernet": supernet.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "epochs": [report.to_dict() for report in epochs],
+            },
+            owner,
+        )
+        if on_epoch is not None:
+            on_epoch(epochs[-1])
+    return WarmUp(supernet, optimizer.state_dict(), epochs)
+
+
+def epoch_batches(
+    data: SplitData, space: CandidateSpace, config: SearchConfig, epoch: int
+) -> Iterator[Batch]:
+    """Training batches of an epoch of the whole run, warm-up epochs counted first."""
+    form = training_form(space)
+    num_steps = num_training_batches(
+        data, config.max_length, config.batch_size, form=form, seed=config.seed, epoch=epoch
+    )
+    if num_steps == 0:
+        raise InputError(
+            f"data set {data.name!r} has no training target: every user needs at least four interactions "
+            "for one"
+        )
+    if num_steps < FEW_STEPS and epoch == 1:
+        logger.warning(
+            "an epoch has only %d steps of %d sequences; a smaller batch_size would train more",
+            num_steps,
+            config.batch_size,
+        )
+    return training_batches(
+        data, config.max_length, config.batch_size, form=form, seed=config.seed, epoch=epoch
+    )
