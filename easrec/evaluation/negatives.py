@@ -53,6 +53,7 @@ def sample_negatives(
         raise ValueError(f"distribution must be one of {get_args(Distribution)}, got {distribution!r}")
     if num_negatives < 1:
         raise ValueError(f"num_negatives must be at least 1, got {num_negatives}")
+    excluded = _Excluded(data, split)
     streams = (seed, get_args(Split).index(split), get_args(Distribution).index(distribution))
     generator = np.random.default_rng(np.random.SeedSequence(streams))
     if distribution == "uniform":
@@ -60,7 +61,6 @@ def sample_negatives(
         weights[0] = 0
     else:
         weights = data.training_counts()
-    excluded = _Excluded(data, split)
     if replacement:
         return _with_replacement(generator, excluded, weights, num_negatives)
     return _without_replacement(generator, excluded, weights, num_negatives)

@@ -81,8 +81,8 @@ def next_item_loss(hidden: Tensor, targets: Tensor, item_embedding: Tensor) -> T
     Exact, and computed in chunks: the matrix of all scores is never held.
 
     Args:
-        hidden: outputs, (B, N, D).
-        targets: item ids, int64 (B, N); 0 where there is no target.
+        hidden: outputs, (..., D).
+        targets: item ids, int64 (...); 0 where there is no target.
         item_embedding: (V + 1, D), row 0 is padding.
 
     Returns:

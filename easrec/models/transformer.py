@@ -1,6 +1,7 @@
 """A transformer layer with data-aware gates, and the network that an `Architecture` describes.
 
-Shapes: B sequences, N positions, D hidden size, F inner size, H heads, V items.
+Shapes: B sequences, N positions, T real positions in the batch, D hidden size, F inner size, H heads,
+V items.
 """
 
 import torch
@@ -12,6 +13,7 @@ from easrec.models.architecture import Architecture
 from easrec.models.attention import linear_attention, softmax_attention
 from easrec.models.dropout import dropout
 from easrec.models.gates import DataAwareGate
+from easrec.models.packing import Packing
 from easrec.models.prediction import item_scores, last_positions, next_item_loss
 
 LAYER_NORM_EPS = 1e-12
@@ -79,18 +81,18 @@ class TransformerLayer(nn.Module):
         self.inner_gate = DataAwareGate(hidden, inner, gates) if gates else None
         self.outer_gate = DataAwareGate(hidden, hidden, gates) if gates else None
 
-    def forward(self, x: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
         """One layer.
 
         Args:
-            x: the layer's input, (B, N, D).
-            embeddings: what the gates read, (B, N, D): the normalised input embeddings.
-            mask: bool (B, N), True at real positions.
+            x: the layer's input at the real positions, (T, D).
+            embeddings: what the gates read, (T, D): the normalised input embeddings.
+            packing: which positions these are.
 
         Returns:
-            (B, N, D).
+            (T, D).
         """
-        attended = self.attention_output(self._attend(x, mask))
+        attended = self.attention_output(self._attend(x, packing))
         s = self.attention_norm(x + dropout(attended, self.dropout, self.training))
         f = F.gelu(self.feed_in(s))
         if self.inner_gate is not None:
@@ -101,12 +103,13 @@ class TransformerLayer(nn.Module):
         y: Tensor = self.feed_norm(s + dropout(f, self.dropout, self.training))
         return y
 
-    def _attend(self, x_BND: Tensor, mask: Tensor) -> Tensor:
-        batch, positions, hidden = x_BND.shape
-        heads = self.architecture.num_heads
-        split = self.query_key_value(x_BND).view(batch, positions, 3, heads, hidden // heads)
+    def _attend(self, x_TD: Tensor, packing: Packing) -> Tensor:
+        hidden, heads = x_TD.shape[1], self.architecture.num_heads
+        projected = packing.unpack(self.query_key_value(x_TD))
+        split = projected.unflatten(2, (3, heads, hidden // heads))
         # One copy here is cheaper than strided access in all that follows.
         q_BHND, k_BHND, v_BHND = split.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        mask = None if packing.full else packing.mask
         if self.architecture.attention == "softmax":
             out_BHND = softmax_attention(q_BHND, k_BHND, v_BHND, mask=mask)
         else:
@@ -118,7 +121,7 @@ class TransformerLayer(nn.Module):
                 key_norm=self.architecture.key_norm,
                 causal=self.architecture.causal,
             )
-        return out_BHND.transpose(1, 2).reshape(batch, positions, hidden)
+        return packing.pack(out_BHND.transpose(1, 2).flatten(2))
 
 
 class SequentialRecommender(nn.Module):
@@ -149,16 +152,17 @@ class SequentialRecommender(nn.Module):
         init_embeddings(self.item_embedding, self.position_embedding)
 
     def forward(self, item_ids: Tensor) -> Tensor:
-        """Item ids, int64 (B, N), left-aligned, 0 is padding -> outputs (B, N, D).
+        """Item ids, int64 (B, N), left-aligned, 0 is padding -> outputs (B, N, D), zeros at padding."""
+        packing = Packing(item_ids > 0)
+        return packing.unpack(self._encode(item_ids, packing))
 
-        Outputs at padding have no meaning; no real position depends on them.
-        """
-        mask = item_ids > 0
-        embedded = embed(item_ids, self.item_embedding, self.position_embedding)
+    def _encode(self, item_ids: Tensor, packing: Packing) -> Tensor:
+        """Item ids (B, N) -> outputs at the real positions, (T, D)."""
+        embedded = packing.pack(embed(item_ids, self.item_embedding, self.position_embedding))
         embeddings = dropout(self.embedding_norm(embedded), self.dropout, self.training)
         x: Tensor = embeddings
         for layer in self.layers:
-            x = layer(x, embeddings, mask)
+            x = layer(x, embeddings, packing)
         return x
 
     def scores(self, item_ids: Tensor, lengths: Tensor) -> Tensor:
@@ -175,4 +179,6 @@ class SequentialRecommender(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy over the batch's targets, a scalar."""
-        return next_item_loss(self(batch.item_ids), batch.targets, self.item_embedding.weight)
+        packing = Packing(batch.item_ids > 0)
+        outputs = self._encode(batch.item_ids, packing)
+        return next_item_loss(outputs, packing.pack(batch.targets), self.item_embedding.weight)

@@ -1,6 +1,6 @@
 """One layer of the supernet: the K candidate transformers, with their own or with shared weights.
 
-Shapes: B sequences, N positions, D = d_k the candidate's hidden size.
+Shapes: T real positions in the batch, D = d_k the candidate's hidden size.
 """
 
 from typing import Protocol
@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.models.packing import Packing
 from easrec.models.transformer import LAYER_NORM_EPS, TransformerLayer
 
 
 class CandidateLayer(Protocol):
     """What the supernet asks of a layer."""
 
-    def __call__(self, candidate: int, x: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
-        """The candidate's output (B, N, D) for its input (B, N, D) and embeddings (B, N, D)."""
+    def __call__(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
+        """The candidate's output (T, D) for its input (T, D) and embeddings (T, D)."""
         ...
 
     def state_of(self, candidate: int) -> dict[str, Tensor]:
@@ -34,9 +35,9 @@ class IndependentLayer(nn.Module):
             TransformerLayer(space.architecture(candidate, 1), dropout) for candidate in range(len(space))
         )
 
-    def forward(self, candidate: int, x: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
         """See `CandidateLayer`."""
-        y: Tensor = self.candidates[candidate](x, embeddings, mask)
+        y: Tensor = self.candidates[candidate](x, embeddings, packing)
         return y
 
     def state_of(self, candidate: int) -> dict[str, Tensor]:
@@ -74,11 +75,11 @@ class SharedLayer(nn.Module):
                 TransformerLayer(space.architecture(candidate, 1), dropout) for candidate in range(len(space))
             )
 
-    def forward(self, candidate: int, x: Tensor, embeddings: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
         """See `CandidateLayer`."""
         skeleton = self._skeletons[candidate]
         skeleton.train(self.training)
-        y: Tensor = functional_call(skeleton, self.state_of(candidate), (x, embeddings, mask))
+        y: Tensor = functional_call(skeleton, self.state_of(candidate), (x, embeddings, packing))
         return y
 
     def state_of(self, candidate: int) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from easrec.data.batches import Batch, num_training_batches, validation_batches
@@ -172,7 +173,10 @@ def search(
                 # Weight step: W learns at one sample of the controllers, which stay as they are.
                 supernet.train()
                 with torch.no_grad():
-                    width, depth = supernet.controllers.sample(temperature)
+                    width, depth = (
+                        F.threshold(weights, config.negligible_weight, 0.0)
+                        for weights in supernet.controllers.sample(temperature)
+                    )
                 loss = supernet.loss(move(batch, device), width, depth)
                 losses.append(
                     check_finite(loss, learning_rate=config.learning_rate, **where)  # type: ignore[arg-type]

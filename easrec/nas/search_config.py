@@ -47,6 +47,9 @@ class SearchConfig:
     """Candidate probabilities in the resource term: softmax(alpha), or the batch's Gumbel sample."""
     accuracy_weight: float = 1.0
     """Weight of the cross-entropy in the controllers' loss; 0 leaves the resource term alone."""
+    negligible_weight: float = 1e-3
+    """Sampled weights below it count as zero in the weight steps, so that the candidates and layers that have
+    them are not computed; 0 computes all. The controllers' own steps always compute all."""
     max_flops: int | None = None
     """Hard bound on the FLOPs of the derived network over max_length positions; None for no bound."""
 
@@ -69,6 +72,8 @@ class SearchConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if not 0 <= self.negligible_weight < 0.01:
+            raise InputError(f"negligible_weight must lie in [0, 0.01), got {self.negligible_weight}")
         for name, choices in (
             ("depth_refresh", ("epoch", "interval")),
             ("cost_probabilities", ("expected", "sampled")),

@@ -1,7 +1,7 @@
 """The supernet: every candidate width and every depth in one network, mixed by the controllers.
 
-Shapes: B sequences, N positions, d hidden size of the supernet, d_k that of candidate k, K candidates,
-L layers.
+Shapes: B sequences, N positions, T real positions in the batch, d hidden size of the supernet, d_k that of
+candidate k, K candidates, L layers.
 """
 
 import json
@@ -17,6 +17,7 @@ from easrec.data.batches import Batch
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.dropout import dropout
+from easrec.models.packing import Packing
 from easrec.models.prediction import item_scores, last_positions, next_item_loss
 from easrec.models.saving import save_weights
 from easrec.models.transformer import (
@@ -83,8 +84,15 @@ class Supernet(nn.Module):
             depth_weights: q, (L,).
 
         Returns:
-            (B, N, d); dimensions that no chosen candidate has are zeros.
+            (B, N, d); zeros at padding and in dimensions that no chosen candidate has.
         """
+        packing = Packing(item_ids > 0)
+        return packing.unpack(self._encode(item_ids, width_weights, depth_weights, packing))
+
+    def _encode(
+        self, item_ids: Tensor, width_weights: Tensor, depth_weights: Tensor, packing: Packing
+    ) -> Tensor:
+        """The mixed output at the T real positions, (T, d); see `forward`."""
         widths, depths = width_weights.tolist(), depth_weights.tolist()
         # Small first: each partial sum is padded only to the next candidate's width.
         active = sorted(
@@ -94,8 +102,7 @@ class Supernet(nn.Module):
         exits = [layer for layer, weight in enumerate(depths) if weight != 0]
         if not active or not exits:
             raise ValueError(f"some weight must differ from zero, got {widths=}, {depths=}")
-        mask = item_ids > 0
-        embedded = embed(item_ids, self.item_embedding, self.position_embedding)
+        embedded = packing.pack(embed(item_ids, self.item_embedding, self.position_embedding))
         embeddings = {}
         for k in active:
             normed = self.embedding_norms[k](embedded[..., : self.hidden_sizes[k]])
@@ -109,7 +116,7 @@ class Supernet(nn.Module):
             for k in active:
                 size = self.hidden_sizes[k]
                 x = embeddings[k] if previous is None else previous[..., :size]
-                y = width_weights[k] * layer(k, x, embeddings[k], mask)
+                y = width_weights[k] * layer(k, x, embeddings[k], packing)
                 mixed = y if mixed is None else F.pad(mixed, (0, size - mixed.shape[-1])) + y
             if index in exits:
                 assert mixed is not None  # some candidate is active
@@ -127,8 +134,9 @@ class Supernet(nn.Module):
 
     def loss(self, batch: Batch, width_weights: Tensor, depth_weights: Tensor) -> Tensor:
         """Mean cross-entropy over the batch's targets, a scalar."""
-        hidden = self(batch.item_ids, width_weights, depth_weights)
-        return next_item_loss(hidden, batch.targets, self.item_embedding.weight)
+        packing = Packing(batch.item_ids > 0)
+        outputs = self._encode(batch.item_ids, width_weights, depth_weights, packing)
+        return next_item_loss(outputs, packing.pack(batch.targets), self.item_embedding.weight)
 
     def hard_choice(self, *, max_flops: int | None = None) -> tuple[int, int]:
         """(k*, n*): the candidate (from 0) and the number of layers of the largest controller weights.

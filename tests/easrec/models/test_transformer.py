@@ -5,6 +5,7 @@ from torch.nn import functional as F
 from easrec.data.batches import Batch
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture
+from easrec.models.packing import Packing
 from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender, TransformerLayer
 from tests.randomise import randomise
@@ -23,7 +24,8 @@ def test_a_layer_equals_the_equations(gate_layers):
     architecture = Architecture(8, 12, 1, 2, gate_layers=gate_layers)
     layer = randomise(TransformerLayer(architecture, dropout=0.2)).double()
     x, e = torch.randn(2, 3, 5, 8, dtype=torch.float64).unbind(0)
-    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask = torch.arange(5) < torch.tensor([5, 3, 1])[:, None]
+    packing = Packing(mask)
 
     def heads(block):
         weight, bias = layer.query_key_value.weight, layer.query_key_value.bias
@@ -49,7 +51,10 @@ def test_a_layer_equals_the_equations(gate_layers):
     z = s @ layer.feed_in.weight.T + layer.feed_in.bias
     f1 = gate(layer.inner_gate) * z * (1 + torch.erf(z / 2**0.5)) / 2
     f2 = gate(layer.outer_gate) * (f1 @ layer.feed_out.weight.T + layer.feed_out.bias)
-    torch.testing.assert_close(layer(x, e, mask), norm(s + f2, layer.feed_norm), rtol=1e-9, atol=1e-9)
+    found = packing.unpack(layer(packing.pack(x), packing.pack(e), packing))
+    expected = norm(s + f2, layer.feed_norm)
+    torch.testing.assert_close(found[mask], expected[mask], rtol=1e-9, atol=1e-9)
+    assert not found[~mask].any()
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

@@ -9,7 +9,8 @@ from easrec.data.batches import Batch, training_batches, validation_batches
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.transformer import SequentialRecommender
-from easrec.nas.controllers import relaxed_choice
+from easrec.nas.candidates import IndependentLayer
+from easrec.nas.controllers import TemperatureSchedule, relaxed_choice
 from easrec.nas.resources import candidate_costs
 from easrec.nas.search import SearchConfig, controller_loss, search, warm_up
 from easrec.nas.supernet import Supernet
@@ -201,6 +202,26 @@ def test_weights_learn_from_training_targets_alone_and_controllers_from_validati
     found, expected = (search(d, SPACE, _config(search_epochs=1)) for d in (planted, data))
     changed = found.supernet.controllers.alpha - expected.supernet.controllers.alpha
     assert changed.abs().max() > 0
+
+
+def test_negligible_candidates_are_not_computed_in_weight_steps_and_all_are_in_controller_steps(monkeypatch):
+    computed = {True: 0, False: 0}
+    forward = IndependentLayer.forward
+
+    def counted(self, *arguments):
+        computed[self.training] += 1
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(IndependentLayer, "forward", counted)
+    cold = TemperatureSchedule(kind="constant", start=0.1, floor=0.1)
+    config = _config(warmup_epochs=0, search_epochs=1, temperature=cold, controller_interval=1)
+    search(chains(320), SPACE, config)
+    steps, all_layers = 10, len(SPACE) * SPACE.num_layers
+    assert computed[False] == steps * all_layers
+    assert steps <= computed[True] < 0.9 * steps * all_layers
+    computed.update({True: 0, False: 0})
+    search(chains(320), SPACE, dataclasses.replace(config, negligible_weight=0.0))
+    assert computed[True] == steps * all_layers
 
 
 def test_the_search_stops_when_its_choice_is_stable_and_derives_the_last_choice():

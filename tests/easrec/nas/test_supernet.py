@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from easrec.data.batches import Batch
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.models.packing import Packing
 from easrec.nas.resources import network_flops
 from easrec.nas.supernet import Supernet
 from tests.randomise import randomise
@@ -63,6 +64,7 @@ def test_the_mixture_equals_the_equation_with_zero_masks(weights):
     space = supernet.space
     width, depth = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([0.1, 0.6, 0.3])
     mask = ITEM_IDS > 0
+    packing = Packing(mask)
     embedded = supernet.item_embedding(ITEM_IDS) + supernet.position_embedding.weight[:5]
     inputs = {}
     for k in range(3):
@@ -75,7 +77,9 @@ def test_the_mixture_equals_the_equation_with_zero_masks(weights):
             size = space.sizes(k)[0]
             layer = supernet.extract(space.architecture(k, 3)).eval().layers[index]
             x = inputs[k] if previous is None else previous[..., :size]
-            mixed[..., :size] += width[k] * layer(x, inputs[k], mask)
+            mixed[..., :size] += width[k] * packing.unpack(
+                layer(packing.pack(x), packing.pack(inputs[k]), packing)
+            )
         output = output + depth[index] * mixed
         previous = mixed
     torch.testing.assert_close(supernet(ITEM_IDS, width, depth)[mask], output[mask], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,76 @@
+"""Read a finished smoke sweep back from its files and from MLflow, and compare the two."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pandas as pd
+from mlflow.tracking import MlflowClient
+
+from easrec.models.architecture import Architecture
+from easrec.models.saving import load_network
+from easrec.nas.resources import network_flops
+from easrec.nas.supernet import Supernet
+
+METRICS = [
+    *(
+        f"{split}/{protocol}/{metric}_at_10"
+        for split in ("valid", "test")
+        for protocol in ("full", "unseen", "uni100", "pop100")
+        for metric in ("recall", "mrr", "ndcg")
+    ),
+    "flops",
+    "flops_total",
+    "params",
+    "weights_mib",
+    "latency_ms_p50",
+    "latency_ms_p95",
+    "inference_s",
+    "peak_memory_mib",
+    "train_peak_memory_mib",
+    "search_s",
+    "retrain_s",
+]
+
+
+def check(output: Path) -> None:
+    """Raise AssertionError where the sweep in `output` is not what a sweep should leave."""
+    frame = pd.read_parquet(output / "results.parquet").set_index("trial_id")
+    assert len(frame) == 2, f"two lambdas give two trials, not {len(frame)}"
+    assert frame["pareto"].any()
+    assert frame["pareto_latency"].any()
+    for metric in METRICS:
+        assert frame[metric].map(math.isfinite).all(), f"{metric} is missing in results.parquet"
+    assert (output / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    html = (output / "pareto.html").read_text()
+    assert "plotly" in html
+    assert "<script src=" not in html, "the chart must work offline"
+
+    client = MlflowClient(f"sqlite:///{output.resolve()}/mlflow.db")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    runs = client.search_runs(experiments)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert (len(parents), len(children)) == (1, 2), f"{len(parents)} parents, {len(children)} trials"
+    artifacts = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert {"pareto.png", "pareto.html", "results.parquet"} <= artifacts, artifacts
+    supernet = next(name for name in artifacts if name.startswith("supernet"))
+    Supernet.load(client.download_artifacts(parents[0].info.run_id, supernet))
+    for run in children:
+        assert run.info.status == "FINISHED"
+        row = frame.loc[run.data.tags["easrec.trial_id"]]
+        for metric in METRICS:
+            assert run.data.metrics[metric] == row[metric], f"{metric} differs"
+        assert run.data.tags["pareto"] == str(row["pareto"]).lower()
+        files = Path(client.download_artifacts(run.info.run_id, ""))
+        architecture = Architecture.from_dict(json.loads((files / "architecture.json").read_text()))
+        assert architecture.architecture_id == row["architecture_id"] == run.data.tags["architecture_id"]
+        assert row["flops"] == network_flops(architecture, 50)
+        network = load_network(files)
+        assert row["params"] == sum(parameter.numel() for parameter in network.parameters())
+    print(f"{output}: files and MLflow agree on {len(frame)} trials")
+
+
+if __name__ == "__main__":
+    check(Path(sys.argv[1]))

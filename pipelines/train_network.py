@@ -1,0 +1,139 @@
+"""Train one architecture by itself, without a search: the baseline that a sweep is compared with.
+
+python pipelines/train_network.py --num-layers 4 --seeds 3 --output runs/full-size
+"""
+
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from easrec.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Train an architecture to early stopping, from fresh weights, and evaluate it under every protocol."""
+
+    output: Path
+    """Directory for the networks and figures of all seeds; a run that was stopped goes on from there."""
+    data: str = "ml-100k"
+    """Data set known by name, or the path of a log (.parquet, .csv, .inter)."""
+    hidden_size: int = 64
+    """Hidden size (dimensions)."""
+    inner_size: int = 256
+    """Inner size of the feed-forward networks (dimensions)."""
+    num_layers: int = 4
+    """Layers."""
+    num_heads: int = 4
+    """Attention heads."""
+    attention: Literal["linear", "linear_bidirectional", "softmax"] = "linear"
+    """Kind of attention."""
+    gate_layers: Literal[0, 1, 2] = 2
+    """Dense layers of each data-aware gate."""
+    max_length: int = 50
+    """Positions of a sequence (items)."""
+    epochs: int = 60
+    """The most epochs."""
+    patience: int = 5
+    """Epochs without a better validation NDCG@10 after which training ends."""
+    batch_size: int = 128
+    """Sequences in a batch."""
+    seeds: int = 1
+    """How many seeds, counted from 0."""
+    threads: int = 1
+    """CPU threads."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train."""
+
+
+def run(config: TrainConfig) -> None:
+    """Train and evaluate; prints a line per epoch, then the figures of each seed and their mean."""
+    # Imported late: torch takes seconds, and --help does not need it.
+    import torch
+
+    from easrec.data.interactions import load_interactions
+    from easrec.data.sequences import leave_one_out
+    from easrec.evaluation.protocols import evaluate
+    from easrec.files import write_json
+    from easrec.models.architecture import Architecture
+    from easrec.models.saving import save_network
+    from easrec.nas.resources import network_flops
+    from easrec.retrain import RetrainConfig, retrain
+    from easrec.training import EpochReport
+
+    torch.set_num_threads(config.threads)
+    architecture = Architecture(
+        hidden_size=config.hidden_size,
+        inner_size=config.inner_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        attention=config.attention,
+        gate_layers=config.gate_layers,
+    )
+    data = leave_one_out(load_interactions(config.data))
+    print(f"{architecture.architecture_id}: {network_flops(architecture, config.max_length):,} FLOPs")
+    figures: list[dict[str, float]] = []
+    for seed in range(config.seeds):
+        start = time.monotonic()
+
+        def show(report: EpochReport, seed: int = seed, start: float = start) -> None:
+            value = next(v for k, v in report.metrics.items() if k.endswith("ndcg_at_10"))
+            rate = (time.monotonic() - start) / 60
+            print(
+                f"seed {seed} epoch {report.epoch}/{report.num_epochs} loss {report.metrics['loss']:.4f} "
+                f"valid NDCG@10 {value:.4f} {report.duration_s:.1f} s ({rate:.1f} min so far)",
+                flush=True,
+            )
+
+        settings = RetrainConfig(
+            seed=seed,
+            max_length=config.max_length,
+            max_epochs=config.epochs,
+            patience=config.patience,
+            batch_size=config.batch_size,
+        )
+        directory = config.output / f"seed{seed}"
+        result = retrain(
+            architecture,
+            data,
+            settings,
+            device=config.device,
+            checkpoint_dir=directory / "checkpoints",
+            on_epoch=show,
+        )
+        save_network(result.model, directory / "network")
+        metrics = {"best_epoch": float(result.best_epoch), "retrain_s": result.retrain_s}
+        with torch.inference_mode():
+            for split in ("valid", "test"):
+                found = evaluate(
+                    result.model.scores, data, split, max_length=config.max_length, device=config.device
+                )
+                metrics |= {f"{split}/{name}": value for name, value in found.items()}
+        write_json(directory / "metrics.json", metrics)
+        figures.append(metrics)
+    for name in figures[0]:
+        values = [metrics[name] for metrics in figures]
+        listed = " ".join(f"{value:.4f}" for value in values)
+        print(f"{name:32} mean {statistics.fmean(values):.4f}   by seed {listed}")
+
+
+def main() -> int:
+    """Run what the command line describes; returns the exit status."""
+    try:
+        run(tyro.cli(TrainConfig, prog="train_network.py"))
+    except InputError as error:
+        print(f"train_network.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last epoch", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from easrec.data.sequences import SplitData, leave_one_out
+from easrec.data.synthetic import synthetic_interactions
+from easrec.evaluation import measure
+from easrec.evaluation.profile import ProfileConfig, profile_network
+from easrec.models.architecture import Architecture
+from easrec.models.saving import save_network
+from easrec.models.transformer import SequentialRecommender
+
+QUICK = ProfileConfig(threads=1, warmup=2, repeats=5, passes=1, train_steps=2)
+SMALL = Architecture(8, 16, 1, 2)
+LARGE = Architecture(64, 256, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def data() -> SplitData:
+    return leave_one_out(synthetic_interactions(80, 100, 12, seed=1))
+
+
+def saved(architecture: Architecture, folder: Path, num_items: int = 100) -> Path:
+    save_network(SequentialRecommender(architecture, num_items, max_length=20), folder)
+    return folder
+
+
+def test_a_larger_network_costs_more_whatever_threads_the_caller_has(
+    data: SplitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    threads_before = torch.get_num_threads()
+    two_threads = dataclasses.replace(QUICK, threads=2)
+    small = profile_network(saved(SMALL, tmp_path / "small"), data, two_threads)
+    large = profile_network(saved(LARGE, tmp_path / "large"), data, QUICK)
+    assert (small.threads, large.threads) == (2, 1)
+    assert torch.get_num_threads() == threads_before
+    for profile in (small, large):
+        assert profile.device == "cpu"
+        assert 0 < profile.latency_ms_p50 <= profile.latency_ms_p95
+        assert profile.inference_s > 0
+    # Of the large one alone the batch's feed-forward activations take 80 x 20 x 256 floats.
+    assert 0 < small.peak_memory_mib < large.peak_memory_mib - 1.5
+    assert 0 < small.train_peak_memory_mib < large.train_peak_memory_mib - 1.5
+
+
+def test_a_failing_process_gives_its_message(data: SplitData, tmp_path: Path) -> None:
+    network = saved(SMALL, tmp_path, num_items=99)
+    with pytest.raises(RuntimeError, match=r"failed: .*ranks 99 items, but data set 'synthetic.*' has 100"):
+        profile_network(network, data, QUICK)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_killed_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(name: str, folder: Path) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(measure, "measure", killed)
+    with pytest.raises(SystemExit, match="inference: the process was ended by signal 9"):
+        measure.main(tmp_path)
+
+
+def test_wrong_settings_are_named(data: SplitData, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        ProfileConfig(repeats=0)
+    with pytest.raises(ValueError, match="warmup must be at least 0, got -1"):
+        ProfileConfig(warmup=-1)
+    with pytest.raises(ValueError, match="train_batch_size must be at least 1, got 0"):
+        profile_network(tmp_path, data, QUICK, train_batch_size=0)
