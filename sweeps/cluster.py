@@ -1,0 +1,121 @@
+"""Ray, quietly: one of our own on this machine, or the cluster that the user names."""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+# Read by OpenMP when torch is first imported, so by Ray's processes. Threads that wait for each other must
+# not spin: beside one other busy process, a step on two threads of two cores takes ten times as long if they
+# do.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by Ray when it is imported or started.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 leaves training to what others leave over
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output is silent at verbose=0, the new is not
+os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # results lie in the store
+
+import ray
+
+from easrec.errors import InputError
+from sweeps.config import SweepConfig
+
+_TOKEN = secrets.token_hex(32)
+"""Keeps a Ray of our own to this process, which reads it once. Were there none, Ray would write one into the
+user's home directory, and that file then locks them out of clusters that were started without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a sweep may use."""
+
+    cpus: int
+    gpus: float
+    device: str
+    """Where networks are trained: `cpu` or `cuda`."""
+    resources: dict[str, float]
+    """What one trial asks Ray for."""
+    slots: int
+    """Trials that run at once."""
+
+    def warmup_options(self, threads: int) -> dict[str, Any]:
+        """Options of a warm-up's Ray task, which uses `threads` threads."""
+        # More threads than CPUs would never be scheduled; the number of threads stays what it is.
+        return {
+            "num_cpus": min(threads, self.cpus),
+            "num_gpus": min(self.resources.get("GPU", 0.0), 1.0),
+        }
+
+
+def available_cpus() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
+    """Connect to Ray for the length of a `with`; checks that the cluster can run the trials.
+
+    Raises:
+        InputError: the cluster cannot be reached, or a trial asks for more than it has.
+    """
+    if config.ray_address == "local":
+        added = {name for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN") if name not in os.environ}
+        os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+        arguments: dict[str, Any] = {
+            "num_cpus": available_cpus(),
+            "include_dashboard": False,
+        }
+    else:
+        added = set()
+        arguments = {"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}}}
+    # Ray announces its token, its address and more as warnings.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        ray.init(
+            address=config.ray_address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **arguments,
+        )
+    except (ConnectionError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster can be reached at --ray-address {config.ray_address}: {error}"
+        ) from error
+    try:
+        yield check_cluster(config, ray.cluster_resources())
+    finally:
+        ray.shutdown()
+        for name in added:  # Ray sets the mode by itself when it starts
+            os.environ.pop(name, None)
+
+
+def check_cluster(config: SweepConfig, resources: dict[str, float]) -> Cluster:
+    """What a sweep may use of a cluster with these resources; see `ray_cluster` for errors."""
+    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if gpus > 0 else "cpu"
+    if config.cpus_per_trial > cpus:
+        raise InputError(
+            f"--cpus-per-trial {config.cpus_per_trial} is more than the {cpus} CPUs that Ray has; "
+            "ask for fewer"
+        )
+    request = {"CPU": float(config.cpus_per_trial)}
+    slots = cpus // config.cpus_per_trial
+    if device == "cuda":
+        if config.gpus_per_trial > gpus:
+            raise InputError(
+                f"--gpus-per-trial {config.gpus_per_trial:g} is more than the {gpus:g} GPUs that Ray "
+                "has; ask for fewer, or take --device cpu"
+            )
+        request["GPU"] = config.gpus_per_trial
+        slots = min(slots, int(gpus / config.gpus_per_trial))
+    return Cluster(cpus=cpus, gpus=gpus, device=device, resources=request, slots=slots)

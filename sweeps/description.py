@@ -1,0 +1,80 @@
+"""The text on top of a sweep's run in MLflow: what was tried and which networks came out of it."""
+
+import pandas as pd
+
+from sweeps.panels import ChartLabels, describe_counts, seeds_disagree, tradeoff_labels
+from sweeps.pareto import configurations
+
+MAX_LENGTH = 8000
+"""Characters that MLflow keeps of a description."""
+
+
+def sweep_description(frame: pd.DataFrame, labels: ChartLabels) -> str:
+    """A sentence and a Markdown table of the derived architectures, cheapest first.
+
+    Figures are means over seeds. Rows that no longer fit are left out, those off the fronts first, and the
+    text says so.
+
+    Args:
+        frame: what `results_frame` returned.
+        labels: what is said about the runs.
+    """
+    test = labels.accuracy.replace("valid/", "test/")
+    columns = {
+        labels.accuracy: (labels.accuracy_title, "{:.4f}"),
+        test: (f"test NDCG@10 ({labels.accuracy.split('/')[1]})", "{:.4f}"),
+        "flops": ("FLOPs", "{:,.0f}"),
+        "params": ("parameters", "{:,.0f}"),
+        "latency_ms_p50": ("latency p50, ms", "{:.2f}"),
+        "peak_memory_mib": ("peak memory, MiB", "{:.1f}"),
+    }
+    present = {name: column for name, column in columns.items() if name in frame}
+    means = configurations(frame, list(present), accuracy=labels.accuracy)
+    fronts = frame.groupby("architecture_id")[["pareto", "pareto_latency"]].any()
+    tradeoffs = tradeoff_labels(frame, counted=True)
+    means = means.sort_values(["flops", labels.accuracy])
+    rows = {}
+    for architecture_id, row in means.iterrows():
+        name = str(architecture_id)
+        cells = [
+            "-" if pd.isna(row[metric]) else form.format(row[metric]) for metric, (_, form) in present.items()
+        ]
+        on = [title for flag, title in _FRONTS.items() if fronts.loc[name, flag]]
+        rows[name] = _row([tradeoffs[name].removeprefix("λ "), f"`{name}`", *cells, ", ".join(on)])
+    titles = ["lambda", "architecture", *(title for title, _ in present.values()), "on the front of"]
+    head = [
+        f"**{labels.dataset}: {describe_counts(frame)}.** "
+        f"{int(fronts['pareto'].sum())} of them are on the front of validation accuracy against FLOPs.",
+        "",
+        *([note, ""] if (note := _seeds_note(frame)) else []),
+        _row(titles),
+        _row(["---"] * len(titles)),
+    ]
+    return _fitting(head, rows, last=[name for name in rows if not fronts.loc[name].any()])
+
+
+def _seeds_note(frame: pd.DataFrame) -> str:
+    if frame["seed"].nunique() == 1:
+        return ""
+    counts = " A lambda with (k/n) led to the architecture in k of its n seeds."
+    return "Figures are means over seeds." + counts * seeds_disagree(frame)
+
+
+_FRONTS = {"pareto": "FLOPs", "pareto_latency": "latency"}
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _fitting(head: list[str], rows: dict[str, str], *, last: list[str]) -> str:
+    """The lines joined, with as many rows as fit; those named in `last` go first."""
+    left_out = 0
+    droppable = [*(name for name in rows if name not in last), *last]
+    while True:
+        note = ["", f"{left_out} more architectures are in results.parquet."] if left_out else []
+        text = "\n".join([*head, *rows.values(), *note])
+        if len(text) <= MAX_LENGTH or not rows:
+            return text
+        del rows[droppable.pop()]
+        left_out += 1

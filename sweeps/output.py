@@ -1,0 +1,104 @@
+"""The directory of a sweep: whose it is, and that nobody else writes there."""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from easrec.errors import InputError
+from easrec.files import read_json, write_json
+from sweeps.config import SweepConfig, option
+from sweeps.store import now_ms
+
+_SWEEP = "sweep.json"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepIdentity:
+    """What stays the same when a sweep is resumed."""
+
+    sweep_id: str
+    """Names the sweep in MLflow."""
+    start_ms: int
+    """When it was started first, in ms since 1970."""
+
+
+def default_output(config: SweepConfig) -> Path:
+    """A new directory below `runs`, named after the data set, the preset and the time."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs", f"lambda-sweep-{config.data_name}-{config.preset}-{stamp}")
+
+
+@contextmanager
+def locked_output(path: Path, *, resume: bool) -> Iterator[Path]:
+    """The absolute path of an output directory that belongs to this process for the length of a `with`.
+
+    Raises:
+        InputError: another sweep runs there, or the directory is in use and `resume` is not set.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise InputError(f"the output {path} is a file; choose a directory")
+    held = [] if not path.exists() else [name for name in path.iterdir() if name.name != _LOCK]
+    if held and not resume:
+        if (path / _SWEEP).exists():
+            raise InputError(
+                f"{path} holds a sweep already; go on with it by --resume, or choose another --output"
+            )
+        raise InputError(f"the output directory {path} is not empty; choose another --output")
+    if held and not (path / _SWEEP).exists():
+        raise InputError(f"--resume: {path} holds files but no sweep; choose another --output")
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path / _LOCK).acquire(blocking=False):
+            yield path
+    except Timeout:
+        raise InputError(
+            f"another sweep is running in {path}; wait for its end, or choose another --output"
+        ) from None
+
+
+def identify(path: Path, config: SweepConfig, facts: Mapping[str, Any]) -> SweepIdentity:
+    """Write what the sweep in `path` is; where that was done before, check that it is the same one.
+
+    Args:
+        path: the sweep's directory.
+        config: what the user asked for.
+        facts: what results depend on besides: the data's checksum, the program's version, the device.
+
+    Raises:
+        InputError: the sweep was started with other settings; the message names the first few.
+    """
+    settings = {option(name): value for name, value in config.result_settings().items()}
+    settings |= facts
+    file = path / _SWEEP
+    if not file.exists():
+        identity = SweepIdentity(uuid.uuid4().hex[:16], now_ms())
+        write_json(
+            file,
+            {
+                "sweep_id": identity.sweep_id,
+                "start_ms": identity.start_ms,
+                "settings": settings,
+            },
+        )
+        return identity
+    stored = read_json(file)
+    before = stored["settings"]
+    changed = [
+        f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"
+        for name in sorted(before.keys() | settings.keys())
+        if before.get(name) != settings.get(name)
+    ]
+    if changed:
+        raise InputError(
+            f"the sweep in {path} was started otherwise: {'; '.join(changed)}. "
+            "Resume it with what it was started with, or choose another --output"
+        )
+    return SweepIdentity(stored["sweep_id"], stored["start_ms"])

@@ -1,0 +1,206 @@
+"""What a sweep is doing, read from its store, and how long its training may still take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+from easrec.files import read_json
+from sweeps.records import trial_architecture
+from sweeps.results import FailedTrial
+from sweeps.store import Entry, Result, Store
+from sweeps.summary import counted
+from sweeps.trial import PROGRESS, TrialConfig
+
+StageName = Literal["warm-up", "search", "retraining"]
+Status = Literal["waiting", "running", "finished", "failed"]
+STAGES: tuple[StageName, ...] = ("warm-up", "search", "retraining")
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """Where one stage of the sweep stands; a stage that trials share is one stage."""
+
+    stage: StageName
+    label: str
+    """Whose stage it is: a seed, or the first trial that needs it."""
+    status: Status
+    epoch: int
+    """Epochs done."""
+    num_epochs: int
+    """Epochs planned: the most it may take."""
+    durations_s: tuple[float, ...]
+    """Wall time of its epochs, as far as they are known."""
+    outcome: str
+    """What it gave, once finished or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of a sweep at one moment."""
+
+    stages: dict[str, StageState]
+    """By place in the store; a retraining appears once its architecture is known."""
+    num_trials: int
+    num_finished: int
+    """Trials whose retraining is there."""
+    num_failed: int
+    num_unknown: int
+    """Trials whose architecture is not derived yet."""
+
+
+def trial_label(trial: TrialConfig | FailedTrial) -> str:
+    """How people call a trial.
+
+    >>> from types import SimpleNamespace
+    >>> trial_label(SimpleNamespace(tradeoff=0.1, seed=2))
+    'lambda 0.1, seed 2'
+    """
+    return f"lambda {trial.tradeoff:g}, seed {trial.seed}"
+
+
+class Watcher:
+    """Reads the state of a sweep from its store; finished entries are read once."""
+
+    def __init__(self, trials: Sequence[TrialConfig], store: Store, *, since_ms: int) -> None:
+        """Watch `trials`; attempts that began before `since_ms` are of an earlier, dead run."""
+        self._trials = trials
+        self._store = store
+        self._since_ms = since_ms
+        self._finished: dict[str, StageState] = {}
+
+    def snapshot(self) -> Snapshot:
+        """The present state."""
+        stages: dict[str, StageState] = {}
+        finished = failed = unknown = 0
+        for trial in self._trials:
+            chain: list[tuple[StageName, Entry, str, int]] = [
+                (
+                    "warm-up",
+                    self._store.entry("warm", trial.warm_key),
+                    f"seed {trial.seed}",
+                    trial.search.warmup_epochs,
+                ),
+                (
+                    "search",
+                    self._store.entry("search", trial.search_key),
+                    trial_label(trial),
+                    trial.search.search_epochs,
+                ),
+            ]
+            architecture = trial_architecture(trial, self._store)
+            if architecture is not None:
+                entry = self._store.entry("retrain", trial.retrain_key(architecture))
+                chain.append(("retraining", entry, trial_label(trial), trial.retrain.max_epochs))
+            for stage, entry, label, num_epochs in chain:
+                key = str(entry.directory)
+                if key not in stages:
+                    stages[key] = self._state(stage, entry, label, num_epochs)
+            states = [stages[str(entry.directory)] for _, entry, _, _ in chain]
+            if any(state.status == "failed" for state in states):
+                failed += 1
+            elif architecture is None:
+                unknown += 1
+            elif states[-1].status == "finished":
+                finished += 1
+        return Snapshot(stages, len(self._trials), finished, failed, unknown)
+
+    def _state(self, stage: StageName, entry: Entry, label: str, num_epochs: int) -> StageState:
+        key = str(entry.directory)
+        if key in self._finished:
+            return self._finished[key]
+        result = entry.result()
+        if result is not None:
+            durations = tuple(epoch["duration_s"] for epoch in result.value.get("epochs", ()))
+            state = StageState(
+                stage,
+                label,
+                "finished" if result.error is None else "failed",
+                len(durations),
+                num_epochs,
+                durations,
+                _outcome(stage, result),
+            )
+            self._finished[key] = state
+            return state
+        # A report of an earlier, killed attempt counts as well: the stage resumes after that epoch.
+        report = _latest_report(entry) or {"epoch": 0, "duration_s": None}
+        durations = () if report["duration_s"] is None else (report["duration_s"],)
+        attempts = entry.attempts()
+        running = attempts is not None and attempts[1] >= self._since_ms
+        status: Status = "running" if running else "waiting"
+        return StageState(stage, label, status, report["epoch"], num_epochs, durations, "")
+
+
+def _latest_report(entry: Entry) -> dict[str, Any] | None:
+    try:
+        report: dict[str, Any] = read_json(entry.directory / PROGRESS)
+    except FileNotFoundError:
+        return None
+    return report
+
+
+def _outcome(stage: StageName, result: Result) -> str:
+    if result.error is not None:
+        return f"failed: {result.error}"
+    epochs = result.value["epochs"]
+    took = f"{counted(len(epochs), 'epoch')} in {sum(epoch['duration_s'] for epoch in epochs):.0f} s"
+    if stage == "warm-up":
+        return took
+    if stage == "search":
+        sizes = result.value["architecture"]
+        return (
+            f"{took}, derived {counted(sizes['num_layers'], 'layer')} of {sizes['hidden_size']} hidden and "
+            f"{sizes['inner_size']} inner dimensions"
+        )
+    accuracy = [
+        f"{name} {value:.4f}"
+        for name, value in result.value["metrics"].items()
+        if name in ("valid/unseen/ndcg_at_10", "valid/full/ndcg_at_10")
+    ]
+    return f"{took}, best epoch {result.value['best_epoch']}, {accuracy[-1]}"
+
+
+def time_left_s(snapshot: Snapshot, *, slots: int, patience: int) -> float | None:
+    """Seconds that the sweep's training may still take, or None before any epoch has been timed.
+
+    Epochs still to come are counted with the mean duration of those of their stage. A retraining that nothing
+    is known of counts with the mean length of those that ended, or four times the patience before that.
+
+    Args:
+        snapshot: the present state.
+        slots: trials that run at once.
+        patience: epochs without progress that end a retraining.
+    """
+    durations = {
+        stage: [
+            duration
+            for state in snapshot.stages.values()
+            if state.stage == stage
+            for duration in state.durations_s
+        ]
+        for stage in STAGES
+    }
+    known = [duration for values in durations.values() for duration in values]
+    if not known:
+        return None
+    mean_s = {stage: fmean(values or known) for stage, values in durations.items()}
+    lengths = [
+        state.epoch
+        for state in snapshot.stages.values()
+        if state.stage == "retraining" and state.status == "finished"
+    ]
+    retrainings = [s for s in snapshot.stages.values() if s.stage == "retraining"]
+    usual = fmean(lengths) if lengths else 4.0 * patience
+    left = dict.fromkeys(STAGES, 0.0)
+    for state in snapshot.stages.values():
+        if state.status in ("waiting", "running"):
+            planned = float(state.num_epochs)
+            if state.stage == "retraining":
+                planned = min(planned, max(usual, state.epoch + 1))
+            left[state.stage] += max(planned - state.epoch, 0) * mean_s[state.stage]
+    # Trials whose architecture is open: as many of them share a retraining as did so far.
+    derived = snapshot.num_trials - snapshot.num_unknown - snapshot.num_failed
+    share = len(retrainings) / derived if derived > 0 else 1.0
+    left["retraining"] += snapshot.num_unknown * share * usual * mean_s["retraining"]
+    return left["warm-up"] + (left["search"] + left["retraining"]) / slots

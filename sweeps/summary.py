@@ -1,0 +1,94 @@
+"""What a sweep says at its end: counts, the table of trials, where everything lies."""
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from sweeps.results import FailedTrial
+
+
+def counts_text(frame: pd.DataFrame, *, num_warmups: int, num_retrainings: int) -> str:
+    """How much was shared, such as `6 lambdas, 4 architectures (4 retrainings shared by 6 trials)`."""
+    return (
+        f"{counted(frame['tradeoff'].nunique(), 'lambda')}, "
+        f"{counted(frame['architecture_id'].nunique(), 'architecture')} "
+        f"({counted(num_warmups, 'warm-up')} and {counted(num_retrainings, 'retraining')} shared by "
+        f"{counted(len(frame), 'trial')})"
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """A count as people say it.
+
+    >>> counted(1, "layer"), counted(2, "layer")
+    ('1 layer', '2 layers')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def results_table(frame: pd.DataFrame, failed: Sequence[FailedTrial], *, accuracy: str) -> Table:
+    """All trials by lambda, those on the Pareto front marked with a star; fits 80 columns.
+
+    Args:
+        frame: what `results_frame` returned.
+        failed: trials without a result.
+        accuracy: the validation metric that chooses.
+    """
+    test = accuracy.replace("valid/", "test/", 1)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in (
+        "",
+        "lambda",
+        "seed",
+        "network",
+        "valid",
+        "test",
+        "MFLOPs",
+        "ms",
+        "MiB",
+        "search",
+        "retrain",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in frame.sort_values(["tradeoff", "seed"]).to_dict("records"):
+        table.add_row(
+            "*" if row["pareto"] else "",
+            f"{row['tradeoff']:g}",
+            str(row["seed"]),
+            f"{row['num_layers']} x {row['hidden_size']}/{row['inner_size']}",
+            f"{row[accuracy]:.4f}",
+            f"{row[test]:.4f}",
+            f"{row['flops'] / 1e6:.2f}",
+            _number(row, "latency_ms_p50", 2),
+            _number(row, "peak_memory_mib", 1),
+            _number(row, "search_s", 0),
+            _number(row, "retrain_s", 0),
+            style="bold" if row["pareto"] else None,
+        )
+    for trial in failed:
+        table.add_row("!", f"{trial.tradeoff:g}", str(trial.seed), "failed")
+    return table
+
+
+def table_legend(*, accuracy: str, threads: int) -> str:
+    """What the columns of `results_table` say; latency was measured with `threads` CPU threads."""
+    return (
+        "*: on the Pareto front of validation accuracy and FLOPs; network: layers x hidden/inner size\n"
+        f"valid, test: {_spelled(accuracy)} (validation figures were used by the search)\n"
+        f"ms: p50 latency of one request, {counted(threads, 'thread')}; MiB: peak memory of serving; "
+        "search, retrain: s"
+    )
+
+
+def _spelled(metric: str) -> str:
+    """`NDCG@10 unseen` of `valid/unseen/ndcg_at_10`."""
+    _, protocol, name = metric.split("/")
+    kind, _, cutoff = name.partition("_at_")
+    return f"{kind.upper()}@{cutoff} {protocol}"
+
+
+def _number(row: Mapping[Hashable, object], name: str, digits: int) -> str:
+    value = row.get(name)
+    return "-" if not isinstance(value, float) or value != value else f"{value:.{digits}f}"

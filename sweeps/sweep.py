@@ -1,0 +1,362 @@
+"""A lambda sweep from its settings to its charts."""
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from easrec.data.sequences import SplitData
+from easrec.evaluation.profile import ProfileConfig
+from easrec.evaluation.protocols import selection_protocol
+from easrec.nas.warmup import FEW_STEPS
+from sweeps.cluster import Cluster, available_cpus, ray_cluster
+from sweeps.config import SweepConfig
+from sweeps.mlflow_store import create_store, ui_command
+from sweeps.output import SweepIdentity, default_output, identify, locked_output
+from sweeps.panels import ChartLabels
+from sweeps.plan import build_trials, load_data, plan_text, preset_of, steps_per_epoch
+from sweeps.presets import Preset
+from sweeps.progress import Watcher, trial_label
+from sweeps.provenance import git_commit
+from sweeps.records import failed_record, failure, flatten, trial_architecture, trial_record
+from sweeps.report import record_results, write_results
+from sweeps.reporter import ProgressReporter, duration_text
+from sweeps.results import FailedTrial, TrialRecord, results_frame
+from sweeps.store import OnBusy, Store, code_version, now_ms
+from sweeps.summary import counted, counts_text, results_table, table_legend
+from sweeps.tracking import SweepRecorder
+from sweeps.trainable import SharedData
+from sweeps.trial import SUPERNET, TrialConfig
+from sweeps.tuner import measure_network, train_trials, warm_supernets
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
+    """Run or resume a sweep and report it; returns the exit status.
+
+    0: all trials finished. 1: some or all failed. 130: interrupted.
+
+    Raises:
+        InputError: something that the user can put right; nothing has been started then.
+    """
+    config.check()
+    # Rich takes a file or a pipe for 80 columns wide and would cut the table.
+    console = console or Console(width=None if sys.stdout.isatty() else 120)
+    preset = preset_of(config)
+    data = load_data(config, preset)
+    if config.plan:
+        device = config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        text = plan_text(config, preset, data, device=device, cpus=available_cpus())
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return 0
+    output = config.output or default_output(config)
+    with locked_output(output, resume=config.resume) as path:
+        config = dataclasses.replace(config, output=path)
+        try:
+            with _sigterm_as_interrupt():
+                return _Sweep(config, preset, data, path, console).run()
+        except KeyboardInterrupt:
+            command = dataclasses.replace(config, resume=True).command()
+            console.print(
+                f"\nstopped; what is finished is kept. Go on with:\n  {command}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            return INTERRUPTED
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send before they kill, end the sweep as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Sweep:
+    """One run of the program over a sweep's directory."""
+
+    def __init__(
+        self, config: SweepConfig, preset: Preset, data: SplitData, path: Path, console: Console
+    ) -> None:
+        self.config = config
+        self.preset = preset
+        self.data = data
+        self.path = path
+        self.console = console
+        self.store = Store(path / "store")
+        self.start_s = time.monotonic()
+        self.accuracy = f"valid/{selection_protocol(data)}/ndcg_at_10"
+        self.profile = ProfileConfig(threads=config.latency_threads, repeats=preset.latency_repeats)
+        self.settings = flatten(
+            {
+                "preset": config.preset,
+                "data": {
+                    "name": data.name,
+                    "checksum": data.checksum,
+                    **data.statistics,
+                },
+                "profile": dataclasses.asdict(self.profile),
+            }
+        )
+        self.tags = {
+            "git_commit": git_commit(),
+            "code_version": code_version(),
+            "data": data.name,
+            "data_checksum": data.checksum,
+            "preset": config.preset,
+            "threads": str(config.cpus_per_trial),
+        }
+        self.trials: list[TrialConfig] = []
+        self.recorder: SweepRecorder | None = None
+        self.recorded: set[str] = set()
+        self.errors: dict[str, str] = {}  # trial id -> why Ray gave it up
+
+    def say(self, text: str) -> None:
+        """Print a plain line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def run(self) -> int:
+        """See `run_sweep`."""
+        statistics = self.data.statistics
+        self.say(
+            f"{self.data.name}: {statistics['users']} users, {statistics['items']} items, "
+            f"{statistics['interactions']} interactions; {statistics['dropped_users']} users with fewer "
+            "than three were dropped"
+        )
+        steps = steps_per_epoch(self.preset, self.data)
+        self.say(f"{counted(steps, 'step')} per epoch of at most {self.preset.search.batch_size} sequences")
+        if steps < FEW_STEPS:
+            self.say(
+                f"warning: epochs of fewer than {FEW_STEPS} steps train very little; a smaller --batch-size "
+                "makes more steps"
+            )
+        self.say(f"output: {self.path}")
+        with ray_cluster(self.config) as cluster:
+            self.trials = build_trials(
+                self.config,
+                self.preset,
+                self.data,
+                device=cluster.device,
+                code_version=code_version(),
+            )
+            facts = {
+                "data checksum": self.data.checksum,
+                "program": code_version(),
+                "device": cluster.device,
+            }
+            identity = identify(self.path, self.config, facts)
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                # MLflow takes seconds to make its database: meanwhile the warm-up trains.
+                uri = pool.submit(create_store, self.path)
+                try:
+                    return self._run_on(cluster, identity, uri)
+                except KeyboardInterrupt:
+                    if self.recorder is not None:
+                        self.recorder.finish("KILLED", now_ms())
+                    raise
+
+    def _run_on(self, cluster: Cluster, identity: SweepIdentity, uri: Future[str]) -> int:
+        shared = SharedData.put(self.data)
+        self.say(
+            f"{counted(len(self.trials), 'trial')}, {cluster.slots} at once, on {cluster.device} with "
+            f"{counted(self.config.cpus_per_trial, 'thread')} each"
+        )
+        watcher = Watcher(self.trials, self.store, since_ms=now_ms())
+        with ProgressReporter(
+            watcher,
+            self.console,
+            slots=cluster.slots,
+            patience=self.preset.retrain.patience,
+            elapsed_s=self._elapsed_s,
+        ):
+            crashed = warm_supernets(self.trials, shared, self.store, cluster)
+            for trial in self.trials:
+                if trial.warm_key in crashed:
+                    self.errors[trial.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
+            tracking_uri = uri.result()
+            self.recorder = SweepRecorder(
+                tracking_uri,
+                identity.sweep_id,
+                start_ms=identity.start_ms,
+                run_name=self.path.name,
+            )
+            self._train(shared, cluster)
+        failed = self._failed()
+        for failure_record in failed:
+            self.recorder.record_failure(failure_record)
+        records = self._records()
+        if not records:
+            self.say("no trial finished, so there is no result:")
+            self._say_failed(failed)
+            self.recorder.finish("FAILED", now_ms())
+            return 1
+        profiles = self._measure(shared, cluster)
+        self._report(self._records(profiles), failed, self.recorder)
+        return 1 if failed else 0
+
+    def _train(self, shared: SharedData, cluster: Cluster) -> None:
+        """Run the trials that have no result; those that deferred to another one come again at the end."""
+        passes: tuple[OnBusy, ...] = ("defer", "wait")
+        for on_busy in passes:
+            missing = [
+                trial
+                for trial in self.trials
+                if trial.trial_id not in self.errors
+                and failure(trial, self.store) is None
+                and self._record(trial) is None
+            ]
+            self._record_finished()
+            if missing:
+                self.errors |= train_trials(
+                    missing,
+                    shared,
+                    self.store,
+                    cluster,
+                    on_busy=on_busy,
+                    on_end=self._record_finished,
+                )
+        self._record_finished()
+
+    def _measure(self, shared: SharedData, cluster: Cluster) -> dict[str, dict[str, float]]:
+        """Measure each distinct architecture once, alone on the machine; by architecture id."""
+        distinct: dict[str, TrialConfig] = {}
+        for trial in sorted(self.trials, key=lambda trial: trial.seed):
+            architecture = trial_architecture(trial, self.store)
+            if architecture is not None and self._record(trial) is not None:
+                distinct.setdefault(architecture.architecture_id, trial)
+        self.say(f"measuring {counted(len(distinct), 'architecture')}, one at a time, nothing else running")
+        profiles = {}
+        for architecture_id, trial in distinct.items():
+            architecture = trial_architecture(trial, self.store)
+            assert architecture is not None  # it was there when `distinct` was made
+            try:
+                profiles[architecture_id] = dict(
+                    measure_network(trial, architecture, self.profile, shared, self.store, cluster)
+                )
+            except RuntimeError as error:
+                self.say(f"{architecture_id} could not be measured: {error}")
+        return profiles
+
+    def _report(
+        self, records: Sequence[TrialRecord], failed: Sequence[FailedTrial], recorder: SweepRecorder
+    ) -> None:
+        frame = results_frame(records, accuracy=self.accuracy)
+        labels = ChartLabels(
+            dataset=self.data.name,
+            max_length=self.preset.search.max_length,
+            threads=self.config.latency_threads,
+            accuracy=self.accuracy,
+        )
+        results = write_results(frame, self.path, labels)
+        warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
+        supernets = {
+            f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).directory / SUPERNET
+            for seed, key in warm_keys.items()
+        }
+        num_retrainings = len(self._retrainings())
+        record_results(
+            recorder,
+            records,
+            frame,
+            labels,
+            params=self.settings,
+            tags=self.tags,
+            metrics={"num_trials": len(self.trials), "num_retrainings": num_retrainings},
+            artifacts=results | {name: file for name, file in supernets.items() if file.is_file()},
+        )
+        counts = counts_text(frame, num_warmups=len(warm_keys), num_retrainings=num_retrainings)
+        self.say(f"\n{counts}, in {duration_text(self._elapsed_s())}")
+        self.console.print(results_table(frame, failed, accuracy=self.accuracy))
+        self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))
+        self._say_failed(failed)
+        for name, file in results.items():
+            self.say(f"{name}: {file}")
+        self.say(f"all runs, at http://127.0.0.1:5000 after:\n  {ui_command(recorder.tracking_uri)}")
+
+    def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
+        for trial in failed:
+            self.say(f"! {trial_label(trial)} failed: {trial.error}")
+
+    def _retrainings(self) -> set[str]:
+        keys = set()
+        for trial in self.trials:
+            architecture = trial_architecture(trial, self.store)
+            if architecture is not None:
+                keys.add(trial.retrain_key(architecture))
+        return keys
+
+    def _record(
+        self, trial: TrialConfig, profiles: dict[str, dict[str, float]] | None = None
+    ) -> TrialRecord | None:
+        architecture = trial_architecture(trial, self.store)
+        profile = None
+        if architecture is not None and profiles is not None:
+            profile = profiles.get(architecture.architecture_id)
+        return trial_record(
+            trial,
+            self.data,
+            self.store,
+            settings=self.settings,
+            tags=self.tags,
+            profile=profile,
+        )
+
+    def _records(self, profiles: dict[str, dict[str, float]] | None = None) -> list[TrialRecord]:
+        records = [self._record(trial, profiles) for trial in self.trials]
+        return [record for record in records if record is not None]
+
+    def _record_finished(self) -> None:
+        """Write the trials that have finished since the last call into MLflow."""
+        assert self.recorder is not None  # made before the first trial starts
+        for trial in self.trials:
+            if trial.trial_id in self.recorded:
+                continue
+            record = self._record(trial)
+            if record is None:
+                continue
+            try:
+                self.recorder.record_trial(record)
+            except Exception as error:  # whatever MLflow or its database came up with
+                # Training goes on: the results are in the store, and all trials are recorded again at the
+                # end, where an error is not caught.
+                self.say(f"MLflow did not take {trial_label(trial)} for now: {error}")
+                return
+            self.recorded.add(trial.trial_id)
+
+    def _failed(self) -> list[FailedTrial]:
+        failed = []
+        for trial in self.trials:
+            if self._record(trial) is not None:
+                continue
+            error = (
+                failure(trial, self.store) or self.errors.get(trial.trial_id) or "it ended without a result"
+            )
+            failed.append(
+                failed_record(
+                    trial,
+                    error,
+                    self.store,
+                    settings=self.settings,
+                    tags=self.tags,
+                    now_ms=now_ms(),
+                )
+            )
+        return failed
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self.start_s

@@ -1,0 +1,254 @@
+"""One trial: its settings, the keys of what it computes, and its stages on a store.
+
+A trial searches from the warm supernet of its seed, derives an architecture, and retrains and evaluates
+that. Each stage is a store entry whose key is the content of all that its result depends on, so trials
+share what they have in common and nothing is computed twice.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from easrec.data.sequences import Split, SplitData
+from easrec.evaluation.protocols import evaluate
+from easrec.files import write_json
+from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.models.saving import load_network, save_network
+from easrec.models.transformer import SequentialRecommender
+from easrec.nas.search import SearchConfig, WarmUp, search, warm_up
+from easrec.nas.supernet import Supernet
+from easrec.retrain import RetrainConfig, retrain
+from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
+from sweeps.store import Entry, OnBusy, Store, content_key
+
+TransferFrom = Literal["warm", "searched", "fresh"]
+
+FAILURES: tuple[type[Exception], ...] = (ValueError, NonFiniteLossError)
+"""What would fail again in the same way; any other exception may be the machine's fault."""
+
+PROGRESS = "progress.json"
+SUPERNET = "supernet.safetensors"
+NETWORK = "network"
+ARCHITECTURE = "architecture.json"
+WARM_STATE = "state"
+"""Names of what stages leave in their entries: the last epoch's report, a supernet, the retrained network's
+directory, its architecture, and the directory of the warm-up's last checkpoint, where searches begin."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialConfig:
+    """All that the result of one trial depends on, besides the interactions themselves."""
+
+    space: CandidateSpace
+    """What the search chooses from."""
+    search: SearchConfig
+    """Settings of warm-up and search; they hold the trial's tradeoff and seed."""
+    retrain: RetrainConfig
+    """Settings of the retraining."""
+    transfer_from: TransferFrom
+    """First weights of the retraining: of the `warm` supernet, the `searched` one, or `fresh` ones."""
+    data_checksum: str
+    """Checksum of the interactions."""
+    code_version: str
+    """Version of the program, see `sweeps.store.code_version`."""
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+    """CPU threads of search and retraining; sums in another order give other last digits."""
+    warmup_threads: int
+    """CPU threads of the warm-up."""
+
+    @property
+    def tradeoff(self) -> float:
+        """Weight of the resource term (lambda in the paper)."""
+        return self.search.tradeoff
+
+    @property
+    def seed(self) -> int:
+        """Seed of the warm-up, the search and the retraining."""
+        return self.search.seed
+
+    def _common(self, threads: int) -> dict[str, Any]:
+        return {
+            "data": self.data_checksum,
+            "code": self.code_version,
+            "device": self.device,
+            "threads": threads,
+        }
+
+    @property
+    def warm_key(self) -> str:
+        """Key of the warm-up: independent of the tradeoff and of the controllers' settings."""
+        return content_key(
+            {
+                **self._common(self.warmup_threads),
+                "space": self.space.to_dict(),
+                "settings": self.search.warmup_settings(),
+            }
+        )
+
+    @property
+    def search_key(self) -> str:
+        """Key of the search."""
+        settings = self.search.to_dict()
+        return content_key({**self._common(self.threads), "warm": self.warm_key, "settings": settings})
+
+    def retrain_key(self, architecture: Architecture) -> str:
+        """Key of the retraining of a derived architecture.
+
+        With the transfer from the warm supernet no tradeoff is in it: trials that derive the same
+        architecture share one retraining.
+        """
+        origin = {"warm": self.warm_key, "searched": self.search_key, "fresh": ""}
+        return content_key(
+            {
+                **self._common(self.threads),
+                "architecture": architecture.to_dict(),
+                "max_length": self.search.max_length,
+                "settings": self.retrain.to_dict(),
+                "transfer": [self.transfer_from, origin[self.transfer_from]],
+            }
+        )
+
+    @property
+    def trial_id(self) -> str:
+        """Key of the whole trial."""
+        settings = [self.retrain.to_dict(), self.transfer_from]
+        return content_key({"search": self.search_key, "retrain": settings})
+
+
+def _recording(entry: Entry) -> OnEpoch:
+    """A callback that leaves the latest epoch's report in the entry, for those who watch."""
+
+    def record(report: EpochReport) -> None:
+        write_json(entry.directory / PROGRESS, report.to_dict())
+
+    return record
+
+
+def _warm_up(trial: TrialConfig, data: SplitData, store: Store) -> WarmUp:
+    """Train the warm supernet, or take up where its entry left it: nothing remains of a finished one."""
+    entry = store.entry("warm", trial.warm_key)
+    return warm_up(
+        data,
+        trial.space,
+        trial.search,
+        device=trial.device,
+        checkpoint_dir=entry.directory / WARM_STATE,
+        on_epoch=_recording(entry),
+    )
+
+
+def warm_stage(trial: TrialConfig, data: SplitData, store: Store) -> None:
+    """Train the warm supernet of a trial's seed and space, unless the store has it.
+
+    Raises:
+        StoredFailureError: when the warm-up failed in a way that would repeat itself.
+    """
+
+    def compute(entry: Entry) -> dict[str, Any]:
+        warm = _warm_up(trial, data, store)
+        warm.supernet.save(entry.directory / SUPERNET)
+        return {
+            "epochs": [report.to_dict() for report in warm.epochs],
+            "warmup_s": sum(report.duration_s for report in warm.epochs),
+        }
+
+    store.get_or_compute("warm", trial.warm_key, compute, failures=FAILURES)
+
+
+def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architecture:
+    """Search from the warm supernet, which must be there; returns the derived architecture.
+
+    Raises:
+        StoredFailureError: when the warm-up or the search failed in a way that would repeat itself.
+    """
+    store.entry("warm", trial.warm_key).value()
+
+    def compute(entry: Entry) -> dict[str, Any]:
+        result = search(
+            data,
+            trial.space,
+            trial.search,
+            warm=_warm_up(trial, data, store),
+            device=trial.device,
+            checkpoint_dir=entry.checkpoints,
+            on_epoch=_recording(entry),
+        )
+        if trial.transfer_from == "searched":
+            result.supernet.save(entry.directory / SUPERNET)
+        return {
+            "architecture": result.architecture.to_dict(),
+            "candidate": result.candidate,
+            "epochs": [report.to_dict() for report in result.epochs],
+            "search_s": result.search_s,
+        }
+
+    value = store.get_or_compute("search", trial.search_key, compute, failures=FAILURES)
+    return Architecture.from_dict(value["architecture"])
+
+
+def _initial_network(
+    trial: TrialConfig, architecture: Architecture, store: Store
+) -> SequentialRecommender | None:
+    if trial.transfer_from == "fresh":
+        return None
+    origin = (
+        store.entry("warm", trial.warm_key)
+        if trial.transfer_from == "warm"
+        else store.entry("search", trial.search_key)
+    )
+    supernet = Supernet.load(origin.directory / SUPERNET, device=trial.device)
+    return supernet.extract(architecture)
+
+
+def retrain_stage(
+    trial: TrialConfig,
+    architecture: Architecture,
+    data: SplitData,
+    store: Store,
+    *,
+    on_busy: OnBusy = "wait",
+) -> None:
+    """Retrain an architecture and evaluate it on validation and test under every protocol.
+
+    Raises:
+        EntryBusyError: with `on_busy="defer"`, when another trial is retraining it at this moment.
+        StoredFailureError: when the retraining failed in a way that would repeat itself.
+    """
+
+    def compute(entry: Entry) -> dict[str, Any]:
+        result = retrain(
+            architecture,
+            data,
+            trial.retrain,
+            initial=_initial_network(trial, architecture, store),
+            device=trial.device,
+            checkpoint_dir=entry.checkpoints,
+            on_epoch=_recording(entry),
+        )
+        save_network(result.model, entry.directory / NETWORK)
+        write_json(entry.directory / ARCHITECTURE, architecture.to_dict())
+        # Read back, so that the figures are those of the file.
+        model = load_network(entry.directory / NETWORK, device=trial.device)
+        metrics: dict[str, float] = {}
+        splits: tuple[Split, ...] = ("valid", "test")
+        for split in splits:
+            figures = evaluate(
+                model.scores, data, split, max_length=trial.search.max_length, device=trial.device
+            )
+            metrics |= {f"{split}/{name}": value for name, value in figures.items()}
+        return {
+            "epochs": [report.to_dict() for report in result.epochs],
+            "best_epoch": result.best_epoch,
+            "metrics": metrics,
+            "retrain_s": result.retrain_s,
+        }
+
+    key = trial.retrain_key(architecture)
+    store.get_or_compute("retrain", key, compute, on_busy=on_busy, failures=FAILURES)
+
+
+def run_trial(trial: TrialConfig, data: SplitData, store: Store, *, on_busy: OnBusy = "wait") -> None:
+    """Search, derive, retrain, evaluate; all results go to the store. See `search_stage`, `retrain_stage`."""
+    architecture = search_stage(trial, data, store)
+    retrain_stage(trial, architecture, data, store, on_busy=on_busy)

@@ -1,0 +1,157 @@
+"""The parts of a sweep that Ray runs: warm-ups, trials, measurements.
+
+Results go to the store alone; Ray Tune schedules trials and knows their status. So there is no Ray state to
+restore: running again reads what the store has and computes what it lacks.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError, RayTaskError
+
+from easrec.evaluation.profile import ProfileConfig
+from easrec.models.architecture import Architecture
+from sweeps.cluster import Cluster
+from sweeps.store import OnBusy, Store
+from sweeps.trainable import SharedData, measure, train, warm
+from sweeps.trial import TrialConfig
+
+MAX_RETRIES = 2
+"""How often Ray starts what died with its process (out of memory, a lost node) again, from its checkpoint."""
+
+
+def warm_supernets(
+    trials: Sequence[TrialConfig], data: SharedData, store: Store, cluster: Cluster
+) -> dict[str, str]:
+    """Train the warm supernets that trials begin from, as plain Ray tasks.
+
+    Returns:
+        Warm key -> what went wrong, for those whose process kept dying. (A failure that would repeat itself
+        is in the store.)
+    """
+    missing = {
+        trial.warm_key: trial for trial in trials if store.entry("warm", trial.warm_key).result() is None
+    }
+    task = ray.remote(warm)
+    references = {
+        key: task.options(max_retries=MAX_RETRIES, **cluster.warmup_options(trial.warmup_threads)).remote(
+            trial, data, store.root
+        )
+        for key, trial in missing.items()
+    }
+    crashed = {}
+    for key, reference in references.items():
+        try:
+            ray.get(reference)
+        except RayError as error:
+            crashed[key] = _sentence(error)
+    return crashed
+
+
+def train_trials(
+    trials: Sequence[TrialConfig],
+    data: SharedData,
+    store: Store,
+    cluster: Cluster,
+    *,
+    on_busy: OnBusy,
+    on_end: Callable[[], None],
+) -> dict[str, str]:
+    """Run trials with Ray Tune, in their order, as many at once as the cluster has room for.
+
+    Args:
+        trials: which; there must be some.
+        data: what they train on.
+        store: where their results go.
+        cluster: what each may use.
+        on_busy: whether a trial waits for a retraining that another one is doing, or ends without it.
+        on_end: called in this thread whenever a trial ends.
+
+    Returns:
+        Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
+    """
+    trainable = tune.with_parameters(
+        train,
+        trials={trial.trial_id: trial for trial in trials},
+        data=data,
+        root=store.root,
+        on_busy=on_busy,
+    )
+    # Beside the store, since all nodes must see it. Tune's own records are of no use afterwards.
+    scratch = store.root.parent / "ray"
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, cluster.resources),
+        param_space={"trial": tune.grid_search([trial.trial_id for trial in trials])},
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=f"trials-{time.time_ns()}",
+            storage_path=str(scratch),
+            verbose=0,
+            callbacks=[_OnEnd(on_end)],
+            failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+        ),
+    )
+    try:
+        results = tuner.fit()
+        crashed = {}
+        for result in results:
+            if result.error is not None:
+                crashed[str((result.config or {})["trial"])] = _sentence(result.error)
+        return crashed
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def measure_network(
+    trial: TrialConfig,
+    architecture: Architecture,
+    settings: ProfileConfig,
+    data: SharedData,
+    store: Store,
+    cluster: Cluster,
+) -> Mapping[str, float]:
+    """What a network costs, measured as a Ray task with a trial's resources while nothing else runs.
+
+    Raises:
+        RuntimeError: it could not be measured.
+    """
+    task = ray.remote(measure).options(
+        num_cpus=cluster.resources["CPU"],
+        num_gpus=cluster.resources.get("GPU", 0.0),
+        max_retries=MAX_RETRIES,
+    )
+    try:
+        figures: dict[str, float] = ray.get(task.remote(trial, architecture, settings, data, store.root))
+    except RayError as error:
+        raise RuntimeError(_sentence(error)) from error
+    return figures
+
+
+class _OnEnd(tune.Callback):  # type: ignore[misc]
+    """Tells the driver that a trial ended, however it did."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray pickles callbacks to restore them elsewhere, which is never done here."""
+        return {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray's call for a trial that returned."""
+        self._on_end()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray's call for a trial that will not be retried any more."""
+        self._on_end()
+
+
+def _sentence(error: Exception) -> str:
+    """The last line of an error of Ray's: its texts are tracebacks that end with what happened."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return f"{type(cause).__name__}: {lines[-1]}" if lines else type(cause).__name__
