@@ -140,7 +140,7 @@ def retrain(
         config.to_dict(),
         None if initial is None else state_digest(initial),
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
     form = training_form(architecture)
     protocol = selection_protocol(data)
     criterion = f"valid/{protocol}/ndcg_at_10"

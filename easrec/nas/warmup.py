@@ -51,7 +51,7 @@ def run_fingerprint(
 
 def weight_optimizer(supernet: Supernet, config: SearchConfig) -> torch.optim.Adam:
     """The optimiser of the weights W, the same in warm-up and search."""
-    return torch.optim.Adam(supernet.weight_parameters(), lr=config.learning_rate)
+    return torch.optim.Adam(supernet.weight_parameters(), lr=config.learning_rate, fused=True)
 
 
 def warm_up(
