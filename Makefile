@@ -28,8 +28,11 @@ format: install
 	$(BIN)/ruff format .
 
 # The MLflow UI of the newest sweep under runs/, or of OUTPUT=DIR.
+OUTPUT ?= $(shell ls -td runs/*/ 2>/dev/null | head -n 1)
 ui: install
-	$(BIN)/python -m sweeps.mlflow_store $(OUTPUT)
+	@test -f "$(OUTPUT)/mlflow.db" || { echo "no sweep in '$(OUTPUT)': run make sweep, or name one: make ui OUTPUT=DIR"; exit 2; }
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow server \
+		--backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port 5000 --workers 1
 
 bench: install
 	$(BIN)/python benchmarks/stages.py $(ARGS)

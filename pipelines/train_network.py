@@ -39,12 +39,16 @@ class TrainConfig:
     """Positions of a sequence (items)."""
     epochs: int = 60
     """The most epochs."""
-    patience: int = 5
+    patience: int = 10
     """Epochs without a better validation NDCG@10 after which training ends."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Sequences in a batch."""
+    learning_rate: float = 2e-3
+    """Adam's step size."""
     seeds: int = 1
-    """How many seeds, counted from 0."""
+    """How many seeds."""
+    seed: int = 0
+    """The first seed; the others follow it."""
     threads: int = 1
     """CPU threads."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -78,15 +82,17 @@ def run(config: TrainConfig) -> None:
     data = leave_one_out(load_interactions(config.data))
     print(f"{architecture.architecture_id}: {network_flops(architecture, config.max_length):,} FLOPs")
     figures: list[dict[str, float]] = []
-    for seed in range(config.seeds):
+    for seed in range(config.seed, config.seed + config.seeds):
         start = time.monotonic()
 
         def show(report: EpochReport, seed: int = seed, start: float = start) -> None:
             value = next(v for k, v in report.metrics.items() if k.endswith("ndcg_at_10"))
-            rate = (time.monotonic() - start) / 60
+            minutes = (time.monotonic() - start) / 60
+            left = (report.num_epochs - report.epoch) * report.duration_s / 60
             print(
                 f"seed {seed} epoch {report.epoch}/{report.num_epochs} loss {report.metrics['loss']:.4f} "
-                f"valid NDCG@10 {value:.4f} {report.duration_s:.1f} s ({rate:.1f} min so far)",
+                f"valid NDCG@10 {value:.4f}; {report.duration_s:.1f} s an epoch, {minutes:.1f} min so far, "
+                f"at most {left:.1f} min left",
                 flush=True,
             )
 
@@ -96,6 +102,7 @@ def run(config: TrainConfig) -> None:
             max_epochs=config.epochs,
             patience=config.patience,
             batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
         )
         directory = config.output / f"seed{seed}"
         result = retrain(

@@ -57,7 +57,7 @@ class SweepConfig:
     """CPU cores of a trial, which are its threads too; trials are packed on the cores there are."""
     gpus_per_trial: float = 1.0
     """GPUs of a trial on cuda; 0.5 puts two trials on one GPU."""
-    warmup_threads: int = 2
+    warmup_threads: int = 1
     """CPU threads of the warm-up, which all trials of a seed wait for. Results depend on it in their last
     digits, so it does not follow the number of cores."""
     latency_threads: int = 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from easrec.files import write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+# Read by MLflow when it is imported, which happens inside functions: a sweep reports to nobody unasked.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 _SQLITE = "sqlite:///"
 

@@ -32,8 +32,8 @@ class Preset:
 def quick() -> Preset:
     """A full sweep of a small data set in minutes on two CPU cores: the default.
 
-    Batches are smaller than the core's default, since a small data set gives few of them: MovieLens-100K has 84
-    steps of 32 windows an epoch, and 21 of 128, too few for a supernet or controllers to learn in ten epochs.
+    Batches are smaller than the core's default, since a small data set gives few of them: MovieLens-100K has
+    84 steps of 32 windows an epoch, and 21 of 128, too few for a supernet to learn in ten epochs.
     """
     return Preset(
         space=CandidateSpace(

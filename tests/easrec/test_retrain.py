@@ -23,15 +23,14 @@ def _config(**changes):
 
 def test_retraining_solves_the_chains_and_keeps_the_best_epoch():
     data = chains()
-    # The ten best of thirteen items hold the target too often to tell; MRR and NDCG do tell.
-    result = retrain(NETWORK, data, _config(max_epochs=40, patience=5, dropout=0.0))
-    criterion = [epoch.metrics["valid/full/ndcg_at_10"] for epoch in result.epochs]
-    assert max(criterion) > 0.97
+    result = retrain(NETWORK, data, _config(max_epochs=40, patience=15, dropout=0.0))
+    criterion = [epoch.metrics["valid/unseen/ndcg_at_10"] for epoch in result.epochs]
     assert result.best_epoch == 1 + int(np.argmax(criterion))
-    with torch.inference_mode():
-        again = evaluate(result.model.scores, data, "valid", max_length=LENGTH, protocols=("full",))
-    assert again["full/ndcg_at_10"] == pytest.approx(max(criterion))
     assert not result.model.training
+    with torch.inference_mode():
+        again = evaluate(result.model.scores, data, "valid", max_length=LENGTH, cutoffs=(1, 10))
+    assert again["unseen/ndcg_at_10"] == pytest.approx(max(criterion))
+    assert again["full/recall_at_1"] > 0.9
 
 
 def test_training_stops_after_patience_epochs_without_a_better_one():
