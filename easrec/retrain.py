@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from easrec.data.batches import num_training_batches, training_batches
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.protocols import evaluate, selection_protocol
@@ -19,6 +18,7 @@ from easrec.training import (
     EpochReport,
     OnEpoch,
     check_finite,
+    checked_batches,
     fingerprint,
     load_checkpoint,
     move,
@@ -76,7 +76,7 @@ class RetrainResult:
     retrain_s: float
     """Wall time of all epochs in seconds, those before a resume too."""
     stopped_early: bool
-    """Whether patience ended it, and not `max_epochs`."""
+    """Whether patience was exhausted, be it in the last of `max_epochs`."""
 
 
 def _initial_model(
@@ -146,7 +146,7 @@ def retrain(
     criterion = f"valid/{protocol}/ndcg_at_10"
     epochs: list[EpochReport] = []
     best_epoch, best_value, best_state = 0, -math.inf, copy.deepcopy(model.state_dict())
-    if state := load_checkpoint(checkpoint_dir, owner, device):
+    if state := load_checkpoint(checkpoint_dir, owner):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
@@ -159,13 +159,8 @@ def retrain(
         model.train()
         losses = []
         settings: dict[str, Any] = {"form": form, "seed": config.seed, "epoch": epoch}
-        if num_training_batches(data, config.max_length, config.batch_size, **settings) == 0:
-            raise InputError(
-                f"data set {data.name!r} has no training target: every user needs at least four "
-                "interactions for one"
-            )
         with seeded(config.seed, "retrain", epoch, device):
-            batches = training_batches(data, config.max_length, config.batch_size, **settings)
+            batches = checked_batches(data, config.max_length, config.batch_size, **settings)
             for step, batch in enumerate(batches, 1):
                 loss = model.loss(move(batch, device))
                 losses.append(
@@ -181,15 +176,14 @@ def retrain(
                 loss.backward()
                 optimizer.step()
         model.eval()
-        with torch.inference_mode():
-            validation = evaluate(
-                model.scores,
-                data,
-                "valid",
-                max_length=config.max_length,
-                protocols=(protocol,),
-                device=device,
-            )
+        validation = evaluate(
+            model.scores,
+            data,
+            "valid",
+            max_length=config.max_length,
+            protocols=(protocol,),
+            device=device,
+        )
         metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
         metrics |= {f"valid/{name}": value for name, value in validation.items()}
         epochs.append(EpochReport.ended_now("retrain", epoch, config.max_epochs, metrics, start_s))

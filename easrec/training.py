@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import pickle
 import time
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from easrec.data.batches import Batch, Form
+from easrec.data.batches import Batch, Form, num_training_batches, training_batches
+from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.files import write_atomically
 from easrec.models.architecture import Architecture, CandidateSpace
@@ -24,6 +26,12 @@ from easrec.models.architecture import Architecture, CandidateSpace
 Stage = Literal["warmup", "search", "retrain"]
 
 CHECKPOINT = "checkpoint.pt"
+
+
+FEW_STEPS = 15
+"""Epochs of fewer steps than this are warned of: a schedule in epochs then means very little training."""
+
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -77,16 +85,43 @@ def seeded(seed: int, stage: str, epoch: int, device: torch.device | str) -> Ite
     one would have drawn.
     """
     sequence = np.random.SeedSequence((seed, zlib.crc32(stage.encode()), epoch))
+    value = int(sequence.generate_state(1, np.uint64)[0] >> 1)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        # Not torch.manual_seed, which would seed every GPU there is.
+        torch.default_generator.manual_seed(value)
+        for one in devices:
+            with torch.cuda.device(one):
+                torch.cuda.manual_seed(value)
         yield
+
+
+def checked_batches(
+    data: SplitData, max_length: int, batch_size: int, *, form: Form, seed: int, epoch: int
+) -> Iterator[Batch]:
+    """Training batches of an epoch; few of them are warned of in the first.
+
+    Raises:
+        InputError: there is not a single training target.
+    """
+    num_steps = num_training_batches(data, max_length, batch_size, form=form, seed=seed, epoch=epoch)
+    if num_steps == 0:
+        raise InputError(
+            f"data set {data.name!r} has no training target: no user has the four interactions that one needs"
+        )
+    if num_steps < FEW_STEPS and epoch == 1:
+        logger.warning(
+            "an epoch has only %d steps of %d sequences; a smaller batch_size would train more",
+            num_steps,
+            batch_size,
+        )
+    return training_batches(data, max_length, batch_size, form=form, seed=seed, epoch=epoch)
 
 
 def move(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on `device`; copies to a GPU do not wait for it."""
-    if torch.device(device).type == "cpu":
-        return batch
+    if torch.device(device).type != "cuda":
+        return Batch(item_ids=batch.item_ids.to(device), targets=batch.targets.to(device))
     return Batch(
         item_ids=batch.item_ids.pin_memory().to(device, non_blocking=True),
         targets=batch.targets.pin_memory().to(device, non_blocking=True),
@@ -137,10 +172,8 @@ def save_checkpoint(directory: Path | str | None, state: dict[str, Any], owner: 
         write_atomically(Path(directory) / CHECKPOINT, lambda temporary: torch.save(whole, temporary))
 
 
-def load_checkpoint(
-    directory: Path | str | None, owner: str, device: torch.device | str
-) -> dict[str, Any] | None:
-    """The state that a run of the same fingerprint left, or None where there is none.
+def load_checkpoint(directory: Path | str | None, owner: str) -> dict[str, Any] | None:
+    """The state that a run of the same fingerprint left, its tensors on the CPU; None where there is none.
 
     Raises:
         InputError: the file cannot be read, or belongs to a run with other settings or other data.
@@ -148,7 +181,7 @@ def load_checkpoint(
     if directory is None or not (path := Path(directory) / CHECKPOINT).is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
         raise InputError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it to begin again"

@@ -15,7 +15,7 @@ from rich.console import Console
 from easrec.data.sequences import SplitData
 from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import selection_protocol
-from easrec.nas.warmup import FEW_STEPS
+from easrec.training import FEW_STEPS
 from sweeps.cluster import Cluster, available_cpus, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.mlflow_store import create_store, ui_command

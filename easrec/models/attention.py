@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from easrec.models.architecture import KeyNorm
+from easrec.models.autograd import refuse_second_derivative
 
 # Squared norms are clamped, so that a feature or a position of zeros gives zeros and not NaN.
 _SMALLEST_SQUARE = 1e-12
@@ -107,6 +108,7 @@ class _CausalColumnFeatures(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        refuse_second_derivative()
         grad_q_out, grad_k_out = grad_outputs
         elu_q, elu_k, inverse_row, inverse_column, row_squares, column_squares = ctx.saved_tensors
         # d(x^-1/2) = -x^-3/2 / 2 dx, and nothing where x was clamped.

@@ -9,23 +9,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from easrec.models.autograd import refuse_second_derivative
 
-def last_positions(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Outputs (B, N, D) and numbers of real positions (B,) -> outputs at the last real one, (B, D).
+
+def check_lengths(item_ids: Tensor, lengths: Tensor) -> None:
+    """Refuse histories whose lengths are not those of their real items.
+
+    Args:
+        item_ids: int64 (B, N), left-aligned, 0 is padding.
+        lengths: int64 (B,).
 
     Raises:
-        ValueError: a length is not in 1..N: an empty history has no last position.
+        ValueError: a length is not in 1..N (an empty history has no last position), or differs from the
+            number of items before the padding.
     """
-    num_positions = hidden.shape[1]
-    if bool((lengths < 1).any()) or bool((lengths > num_positions).any()):
-        outside = lengths[(lengths < 1) | (lengths > num_positions)][0].item()
-        raise ValueError(f"every length must lie in 1..{num_positions}, got {outside}")
+    num_positions = item_ids.shape[1]
+    outside = lengths[(lengths < 1) | (lengths > num_positions)]
+    if len(outside):
+        raise ValueError(f"every length must lie in 1..{num_positions}, got {outside[0].item()}")
+    real = torch.arange(num_positions, device=item_ids.device) < lengths[:, None]
+    wrong = ((item_ids > 0) != real).any(dim=1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"history {row} must have its {lengths[row].item()} items first and zeros after them, got "
+            f"{item_ids[row].tolist()}"
+        )
+
+
+def last_positions(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Outputs (B, N, D) and numbers of real positions (B,) -> outputs at the last real one, (B, D)."""
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
 
 
 def item_scores(outputs: Tensor, item_embedding: Tensor) -> Tensor:
-    """Outputs (B, D) and embeddings (V + 1, D) -> scores (B, V + 1); padding's column is -inf."""
-    scores = outputs.float() @ item_embedding.float().T
+    """Outputs (B, D) and embeddings (V + 1, D) -> float32 scores (B, V + 1); padding's column is -inf.
+
+    Also under autocast: scores of half precision would tie, and a tie counts against the target.
+    """
+    with torch.autocast(device_type=outputs.device.type, enabled=False):
+        scores = outputs.float() @ item_embedding.float().T
     scores[:, 0] = -math.inf
     return scores
 
@@ -39,16 +62,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int) -> Tensor:
-        needs_gradient = any(ctx.needs_input_grad[:2])
-        precise = torch.promote_types(hidden.dtype, torch.float32)
-        loss = torch.zeros((), dtype=precise, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if needs_gradient else None
-        grad_weight = torch.zeros_like(weight) if needs_gradient else None
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int, with_gradient: bool
+    ) -> Tensor:
+        loss = torch.zeros((), dtype=hidden.dtype, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if with_gradient else None
+        grad_weight = torch.zeros_like(weight) if with_gradient else None
         for start in range(0, len(hidden), chunk_rows):
             rows = slice(start, start + chunk_rows)
             target = targets[rows].unsqueeze(1)
-            logits = (hidden[rows] @ weight.T).to(precise)
+            logits = hidden[rows] @ weight.T
             largest = logits.amax(dim=1, keepdim=True)
             picked = logits.gather(1, target) - largest
             exponentials = logits.sub_(largest).exp_()
@@ -57,7 +80,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None and grad_weight is not None:
                 gradient = exponentials.div_(totals * len(hidden))
                 gradient.scatter_add_(1, target, torch.full_like(totals, -1 / len(hidden)))
-                gradient = gradient.to(hidden.dtype)
                 grad_hidden[rows] = gradient @ weight
                 grad_weight.addmm_(gradient.T, hidden[rows])
         if grad_hidden is not None:
@@ -66,9 +88,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_outputs[0]
-        return grad_hidden * scale, grad_weight * scale, None, None
+        return grad_hidden * scale, grad_weight * scale, None, None, None
 
 
 CHUNK_ELEMENTS = 1 << 20
@@ -78,7 +101,7 @@ CHUNK_ELEMENTS = 1 << 20
 def next_item_loss(hidden: Tensor, targets: Tensor, item_embedding: Tensor) -> Tensor:
     """Mean cross-entropy over all items at the positions that have a target.
 
-    Exact, and computed in chunks: the matrix of all scores is never held.
+    Exact, and computed in chunks: the matrix of all scores is never held. Differentiable once.
 
     Args:
         hidden: outputs, (..., D).
@@ -86,11 +109,17 @@ def next_item_loss(hidden: Tensor, targets: Tensor, item_embedding: Tensor) -> T
         item_embedding: (V + 1, D), row 0 is padding.
 
     Returns:
-        A scalar, at least float32; NaN where there is no target at all, as of any empty mean.
+        A scalar, at least float32, also under autocast; NaN where there is no target at all, as of any
+        empty mean.
     """
     present = targets > 0
-    chunk_rows = max(1, CHUNK_ELEMENTS // len(item_embedding))
-    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden[present], item_embedding[1:], targets[present] - 1, chunk_rows
-    )
+    rows, weight = hidden[present], item_embedding[1:]
+    # Each chunk adds to the gradient of every item: with very many items few rows would be mostly that.
+    chunk_rows = max(2 * rows.shape[1], CHUNK_ELEMENTS // len(item_embedding))
+    with_gradient = torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad)
+    precise = torch.promote_types(rows.dtype, torch.float32)
+    with torch.autocast(device_type=hidden.device.type, enabled=False):
+        loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            rows.to(precise), weight.to(precise), targets[present] - 1, chunk_rows, with_gradient
+        )
     return loss

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,6 +24,7 @@ def save_weights(module: nn.Module, path: Path, metadata: dict[str, str] | None 
 def save_network(model: SequentialRecommender, directory: Path | str) -> None:
     """Write a network to `directory`; the description comes last, so that it vouches for the weights."""
     directory = Path(directory)
+    (directory / DESCRIPTION).unlink(missing_ok=True)
     save_weights(model, directory / WEIGHTS)
     write_json(
         directory / DESCRIPTION,
@@ -54,6 +56,6 @@ def load_network(directory: Path | str, device: str = "cpu") -> SequentialRecomm
     )
     try:
         model.load_state_dict(load_file(directory / WEIGHTS))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise InputError(f"the weights in {directory} do not fit its {DESCRIPTION}: {error}") from error
     return model.to(device).eval()

@@ -14,7 +14,7 @@ from easrec.models.attention import linear_attention, softmax_attention
 from easrec.models.dropout import dropout
 from easrec.models.gates import DataAwareGate
 from easrec.models.packing import Packing
-from easrec.models.prediction import item_scores, last_positions, next_item_loss
+from easrec.models.prediction import check_lengths, item_scores, last_positions, next_item_loss
 
 LAYER_NORM_EPS = 1e-12
 
@@ -174,7 +174,11 @@ class SequentialRecommender(nn.Module):
 
         Returns:
             float32 (B, V + 1); column 0, the padding, is -inf.
+
+        Raises:
+            ValueError: `lengths` are not those of the histories, or one is empty.
         """
+        check_lengths(item_ids, lengths)
         return item_scores(last_positions(self(item_ids), lengths), self.item_embedding.weight)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -4,12 +4,12 @@ Weights W learn from training batches; every few steps the controllers alpha and
 validation targets, under a loss that adds the dynamic resource term.
 """
 
+import copy
 import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from easrec.data.batches import Batch, num_training_batches, validation_batches
 from easrec.data.sequences import SplitData
+from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
-from easrec.nas.resources import candidate_costs, resource_term
+from easrec.nas.resources import candidate_costs, network_flops, resource_term
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 from easrec.nas.warmup import WarmUp, epoch_batches, run_fingerprint, warm_up, weight_optimizer
@@ -48,7 +49,7 @@ class SearchResult:
     epochs: list[EpochReport]
     """Reports of the search's epochs (the warm-up has its own)."""
     supernet: Supernet
-    """As it was at the end of the search."""
+    """As it was at the end of the search, in evaluation mode."""
     warm_supernet: Supernet
     """As it was at the end of the warm-up: retraining takes its weights from here."""
     search_s: float
@@ -130,23 +131,29 @@ def search(
             leaves no architecture.
         NonFiniteLossError: a loss became NaN or infinite.
     """
+    _check_bound(space, config)
+    if not (data.valid.positions > data.starts[data.valid.rows]).any():
+        raise InputError(f"data set {data.name!r} has no validation target with a history before it")
     if warm is None:
         warm_dir = None if checkpoint_dir is None else Path(checkpoint_dir) / "warmup"
         warm = warm_up(data, space, config, device=device, checkpoint_dir=warm_dir, on_epoch=on_epoch)
+    elif warm.owner != run_fingerprint(data, space, "warmup", config.warmup_settings()):
+        raise InputError(
+            "the warm-up was made with other data, another space or other settings than the search"
+        )
     owner = run_fingerprint(data, space, "search", config.to_dict(), state_digest(warm.supernet))
     with seeded(config.seed, "init", 0, device):
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
     supernet.load_state_dict(warm.supernet.state_dict())
-    supernet.hard_choice(max_flops=config.max_flops)  # refuses an impossible bound before any training
     optimizer = weight_optimizer(supernet, config)
     # A copy, since Adam updates the tensors of a loaded state in place and `warm` serves other searches.
-    optimizer.load_state_dict(_copied(warm.optimizer_state))
+    optimizer.load_state_dict(copy.deepcopy(warm.optimizer_state))
     controller_optimizer = torch.optim.Adam(
         supernet.controllers.parameters(), lr=config.controller_learning_rate, betas=(0.5, 0.999)
     )
     epochs: list[EpochReport] = []
     iteration = 0
-    if state := load_checkpoint(checkpoint_dir, owner, device):
+    if state := load_checkpoint(checkpoint_dir, owner):
         supernet.load_state_dict(state["supernet"])
         optimizer.load_state_dict(state["optimizer"])
         controller_optimizer.load_state_dict(state["controller_optimizer"])
@@ -174,7 +181,7 @@ def search(
                 supernet.train()
                 with torch.no_grad():
                     width, depth = (
-                        F.threshold(weights, config.negligible_weight, 0.0)
+                        F.threshold(weights, min(config.negligible_weight, 0.5 / len(weights)), 0.0)
                         for weights in supernet.controllers.sample(temperature)
                     )
                 loss = supernet.loss(move(batch, device), width, depth)
@@ -201,13 +208,13 @@ def search(
                     temperature=temperature,
                 )
                 check_finite(loss, learning_rate=config.controller_learning_rate, **where)  # type: ignore[arg-type]
-                # Only these gradients are computed: the weights' own would cost half as much again.
+                # Gradients of the layers' weights, half as much work again, are not computed.
                 gradients = torch.autograd.grad(loss, controllers, allow_unused=True, materialize_grads=True)
                 for parameter, gradient in zip(controllers, gradients, strict=True):
                     parameter.grad = gradient
                 controller_optimizer.step()
                 controller_parts.append(parts)
-        metrics = _epoch_metrics(supernet, losses, controller_parts, temperature)
+        metrics = _epoch_metrics(supernet, config, losses, controller_parts, temperature)
         epochs.append(EpochReport.ended_now("search", epoch, config.search_epochs, metrics, start_s))
         save_checkpoint(
             checkpoint_dir,
@@ -228,10 +235,20 @@ def search(
         candidate=candidate,
         num_layers=num_layers,
         epochs=epochs,
-        supernet=supernet,
+        supernet=supernet.eval(),
         warm_supernet=warm.supernet,
         search_s=sum(report.duration_s for report in epochs),
     )
+
+
+def _check_bound(space: CandidateSpace, config: SearchConfig) -> None:
+    """Refuse a `max_flops` that leaves nothing, before any training."""
+    smallest = min(network_flops(space.architecture(k, 1), config.max_length) for k in range(len(space)))
+    if config.max_flops is not None and config.max_flops < smallest:
+        raise InputError(
+            f"max_flops={config.max_flops} leaves no architecture: the smallest of the space needs "
+            f"{smallest} FLOPs at {config.max_length} positions"
+        )
 
 
 def _planned_controller_steps(data: SplitData, space: CandidateSpace, config: SearchConfig) -> int:
@@ -255,11 +272,12 @@ def _stable(epochs: list[EpochReport], patience: int) -> bool:
 
 def _epoch_metrics(
     supernet: Supernet,
+    config: SearchConfig,
     losses: list[float],
     controller_parts: list[dict[str, float]],
     temperature: float,
 ) -> dict[str, float]:
-    candidate, num_layers = supernet.hard_choice()
+    candidate, num_layers = supernet.hard_choice(max_flops=config.max_flops)
     metrics = {
         "loss": sum(losses) / len(losses),
         "steps": float(len(losses)),
@@ -275,14 +293,3 @@ def _epoch_metrics(
     metrics |= {f"candidate_{k}_probability": value for k, value in enumerate(width)}
     metrics |= {f"exit_{layer}_probability": value for layer, value in enumerate(depth, 1)}
     return metrics
-
-
-def _copied(value: Any) -> Any:
-    """A deep copy in which tensors are cloned."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    return value

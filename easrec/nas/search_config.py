@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from easrec.errors import InputError
 from easrec.nas.controllers import TemperatureSchedule
@@ -72,9 +72,13 @@ class SearchConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.max_flops is not None and self.max_flops < 1:
+            raise InputError(f"max_flops must be at least 1, got {self.max_flops}")
         if not 0 <= self.negligible_weight < 0.01:
             raise InputError(f"negligible_weight must lie in [0, 0.01), got {self.negligible_weight}")
         for name, choices in (
+            ("resource", get_args(Resource)),
+            ("depth_cost", get_args(DepthCost)),
             ("depth_refresh", ("epoch", "interval")),
             ("cost_probabilities", ("expected", "sampled")),
         ):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from easrec.data.batches import Batch
@@ -18,7 +18,7 @@ from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.dropout import dropout
 from easrec.models.packing import Packing
-from easrec.models.prediction import item_scores, last_positions, next_item_loss
+from easrec.models.prediction import check_lengths, item_scores, last_positions, next_item_loss
 from easrec.models.saving import save_weights
 from easrec.models.transformer import (
     LAYER_NORM_EPS,
@@ -129,6 +129,7 @@ class Supernet(nn.Module):
         self, item_ids: Tensor, lengths: Tensor, width_weights: Tensor, depth_weights: Tensor
     ) -> Tensor:
         """Scores float32 (B, V + 1) for histories (B, N) of `lengths` (B,); see `forward`."""
+        check_lengths(item_ids, lengths)
         hidden = self(item_ids, width_weights, depth_weights)
         return item_scores(last_positions(hidden, lengths), self.item_embedding.weight)
 
@@ -166,22 +167,16 @@ class Supernet(nn.Module):
             )
         return best
 
-    def hard_weights(self) -> tuple[Tensor, Tensor]:
-        """The hard choice as one-hot p (K,) and q (L,)."""
-        candidate, num_layers = self.hard_choice()
-        device = self.controllers.alpha.device
-        width = torch.zeros(len(self.space), device=device)
-        depth = torch.zeros(self.space.num_layers, device=device)
-        width[candidate], depth[num_layers - 1] = 1.0, 1.0
-        return width, depth
-
     def derive(self, *, max_flops: int | None = None) -> Architecture:
         """The architecture of the hard choice (paper Eq. 18); see `hard_choice`."""
         return self.space.architecture(*self.hard_choice(max_flops=max_flops))
 
     @torch.no_grad()
     def extract(self, architecture: Architecture) -> SequentialRecommender:
-        """The stand-alone network of an architecture of this space, with the supernet's weights copied."""
+        """The stand-alone network of an architecture of this space, with the supernet's weights copied.
+
+        It is in training or evaluation mode as the supernet is.
+        """
         candidate = self.space.candidate_of(architecture)
         size = self.hidden_sizes[candidate]
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn only to be replaced
@@ -192,7 +187,7 @@ class Supernet(nn.Module):
         model.embedding_norm.load_state_dict(self.embedding_norms[candidate].state_dict())
         for target, source in zip(model.layers, self._layers(), strict=False):
             target.load_state_dict(source.state_of(candidate))
-        return model
+        return model.train(self.training)
 
     def save(self, path: Path | str) -> None:
         """Write the supernet as one safetensors file that also says what it is."""
@@ -206,20 +201,23 @@ class Supernet(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str, device: str = "cpu") -> "Supernet":
-        """Read a file that `save` wrote.
+        """Read a file that `save` wrote, in evaluation mode.
 
         Raises:
             InputError: the file is missing, or is not a supernet.
         """
         if not Path(path).is_file():
             raise InputError(f"there is no supernet file {path}")
-        with safe_open(path, framework="pt", device=device) as file:
-            metadata = file.metadata() or {}
-            if "supernet" not in metadata:
-                raise InputError(f"{path} is not a supernet: its metadata lack 'supernet'")
-            description = json.loads(metadata["supernet"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt", device=device) as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(f"{path} is not a supernet: {error}") from error
+        if "supernet" not in metadata:
+            raise InputError(f"{path} is not a supernet: its metadata lack 'supernet'")
+        description = json.loads(metadata["supernet"])
         space = CandidateSpace.from_dict(description.pop("space"))
         supernet = cls(space, **description).to(device)
         supernet.load_state_dict(state)
-        return supernet
+        return supernet.eval()

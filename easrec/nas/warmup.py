@@ -1,6 +1,5 @@
 """The warm-up: the supernet's weights learn alone before any search begins."""
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +8,8 @@ from typing import Any
 
 import torch
 
-from easrec.data.batches import Batch, num_training_batches, training_batches
+from easrec.data.batches import Batch
 from easrec.data.sequences import SplitData
-from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
@@ -19,6 +17,7 @@ from easrec.training import (
     EpochReport,
     OnEpoch,
     check_finite,
+    checked_batches,
     fingerprint,
     load_checkpoint,
     move,
@@ -27,11 +26,6 @@ from easrec.training import (
     training_form,
 )
 
-logger = logging.getLogger(__name__)
-
-FEW_STEPS = 15
-"""Epochs of fewer steps than this are warned of: a schedule in epochs then means very little training."""
-
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
@@ -39,6 +33,8 @@ class WarmUp:
 
     supernet: Supernet
     optimizer_state: dict[str, Any]
+    owner: str
+    """Fingerprint of data, space and settings: a search that begins here must have the same."""
     epochs: list[EpochReport]
 
 
@@ -82,7 +78,7 @@ def warm_up(
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
     optimizer = weight_optimizer(supernet, config)
     epochs: list[EpochReport] = []
-    if state := load_checkpoint(checkpoint_dir, owner, device):
+    if state := load_checkpoint(checkpoint_dir, owner):
         supernet.load_state_dict(state["supernet"])
         optimizer.load_state_dict(state["optimizer"])
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
@@ -120,7 +116,7 @@ def warm_up(
         )
         if on_epoch is not None:
             on_epoch(epochs[-1])
-    return WarmUp(supernet, optimizer.state_dict(), epochs)
+    return WarmUp(supernet.eval(), optimizer.state_dict(), owner, epochs)
 
 
 def epoch_batches(
@@ -128,20 +124,6 @@ def epoch_batches(
 ) -> Iterator[Batch]:
     """Training batches of an epoch of the whole run, warm-up epochs counted first."""
     form = training_form(space)
-    num_steps = num_training_batches(
-        data, config.max_length, config.batch_size, form=form, seed=config.seed, epoch=epoch
-    )
-    if num_steps == 0:
-        raise InputError(
-            f"data set {data.name!r} has no training target: every user needs at least four interactions "
-            "for one"
-        )
-    if num_steps < FEW_STEPS and epoch == 1:
-        logger.warning(
-            "an epoch has only %d steps of %d sequences; a smaller batch_size would train more",
-            num_steps,
-            config.batch_size,
-        )
-    return training_batches(
+    return checked_batches(
         data, config.max_length, config.batch_size, form=form, seed=config.seed, epoch=epoch
     )

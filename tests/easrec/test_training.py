@@ -39,15 +39,15 @@ def test_fingerprints_depend_on_content_and_not_on_order():
 
 
 def test_checkpoints_come_back_to_their_owner_alone(tmp_path):
-    assert load_checkpoint(tmp_path, "me", "cpu") is None
-    assert load_checkpoint(None, "me", "cpu") is None
+    assert load_checkpoint(tmp_path, "me") is None
+    assert load_checkpoint(None, "me") is None
     save_checkpoint(None, {"weights": torch.ones(2)}, "me")
     save_checkpoint(tmp_path, {"weights": torch.ones(2), "epochs": [{"epoch": 1}]}, "me")
-    state = load_checkpoint(tmp_path, "me", "cpu")
+    state = load_checkpoint(tmp_path, "me")
     assert torch.equal(state["weights"], torch.ones(2))
     assert state["epochs"] == [{"epoch": 1}]
     with pytest.raises(InputError, match="belongs to a run with other settings"):
-        load_checkpoint(tmp_path, "you", "cpu")
+        load_checkpoint(tmp_path, "you")
 
 
 def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
@@ -57,7 +57,7 @@ def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
 
     torch.save({"owner": "me", "evil": Evil()}, tmp_path / "checkpoint.pt")
     with pytest.raises(InputError, match="cannot be read"):
-        load_checkpoint(tmp_path, "me", "cpu")
+        load_checkpoint(tmp_path, "me")
 
 
 def test_only_bidirectional_attention_learns_from_prefixes():

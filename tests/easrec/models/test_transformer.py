@@ -6,6 +6,7 @@ from easrec.data.batches import Batch
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture
 from easrec.models.packing import Packing
+from easrec.models.prediction import item_scores
 from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender, TransformerLayer
 from tests.randomise import randomise
@@ -19,9 +20,10 @@ def _network(attention="linear", *, gate_layers=2, num_layers=2, num_items=20, m
     return randomise(SequentialRecommender(architecture, num_items, max_length))
 
 
+@pytest.mark.parametrize("key_norm", ["column", "row"])
 @pytest.mark.parametrize("gate_layers", [0, 1, 2])
-def test_a_layer_equals_the_equations(gate_layers):
-    architecture = Architecture(8, 12, 1, 2, gate_layers=gate_layers)
+def test_a_layer_equals_the_equations(gate_layers, key_norm):
+    architecture = Architecture(8, 12, 1, 2, key_norm=key_norm, gate_layers=gate_layers)
     layer = randomise(TransformerLayer(architecture, dropout=0.2)).double()
     x, e = torch.randn(2, 3, 5, 8, dtype=torch.float64).unbind(0)
     mask = torch.arange(5) < torch.tensor([5, 3, 1])[:, None]
@@ -45,7 +47,7 @@ def test_a_layer_equals_the_equations(gate_layers):
             inner = (e @ module.inner.weight.T + module.inner.bias).clamp_min(0)
         return 2 / (1 + torch.exp(-(inner @ module.output.weight.T + module.output.bias)))
 
-    attended = reference.linear_attention(heads(0), heads(1), heads(2), mask, key_norm="column", causal=True)
+    attended = reference.linear_attention(heads(0), heads(1), heads(2), mask, key_norm=key_norm, causal=True)
     merged = attended.transpose(1, 2).reshape(3, 5, 8)
     s = norm(x + layer.attention_output(merged), layer.attention_norm)
     z = s @ layer.feed_in.weight.T + layer.feed_in.bias
@@ -108,6 +110,10 @@ def test_a_history_without_items_or_beyond_the_positions_is_refused():
     network = _network()
     with pytest.raises(ValueError, match=r"every length must lie in 1\.\.3, got 0"):
         network.scores(torch.tensor([[3, 1, 4], [0, 0, 0]]), torch.tensor([3, 0]))
+    with pytest.raises(ValueError, match=r"history 1 must have its 3 items first .*, got \[2, 7, 0\]"):
+        network.scores(torch.tensor([[3, 1, 4], [2, 7, 0]]), torch.tensor([3, 3]))
+    with pytest.raises(ValueError, match=r"history 0 must have its 2 items first"):
+        network.scores(torch.tensor([[0, 1, 4]]), torch.tensor([2]))
     with pytest.raises(ValueError, match="at most max_length=6 items, got 7"):
         network(torch.ones(1, 7, dtype=torch.int64))
 
@@ -133,14 +139,39 @@ def test_a_new_network_starts_as_the_method_says():
     )
 
 
-@pytest.mark.parametrize("chunk_elements", [1, 50, 1 << 20])
+def test_autocast_leaves_scores_and_loss_in_float32_and_close():
+    network = _network(num_items=40)
+    batch = Batch(torch.tensor([[3, 1, 4, 0], [2, 7, 1, 8]]), torch.tensor([[1, 4, 5, 0], [7, 1, 8, 2]]))
+    lengths = torch.tensor([3, 4])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores, loss = network.scores(batch.item_ids, lengths), network.loss(batch)
+        gradients = torch.autograd.grad(loss, list(network.parameters()))
+    assert scores.dtype == loss.dtype == torch.float32
+    torch.testing.assert_close(loss, network.loss(batch), rtol=0.05, atol=0.05)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    outputs = torch.randn(2, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = item_scores(outputs, network.item_embedding.weight)
+    assert torch.equal(found, item_scores(outputs, network.item_embedding.weight))
+
+
+def test_a_second_derivative_is_refused_and_not_wrong():
+    network = _network()
+    batch = Batch(torch.tensor([[3, 1, 4]]), torch.tensor([[1, 4, 5]]))
+    weight = network.layers[0].query_key_value.weight
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        torch.autograd.grad(network.loss(batch), weight, create_graph=True)
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 1 << 20])
 def test_the_loss_equals_plain_cross_entropy_in_value_and_gradients(chunk_elements, monkeypatch):
+    """In chunks of 16 of the 36 targets, and all at once."""
     monkeypatch.setattr("easrec.models.prediction.CHUNK_ELEMENTS", chunk_elements)
     network = _network(num_items=20)
-    batch = Batch(
-        item_ids=torch.tensor([[3, 1, 4, 0], [2, 7, 1, 8]]),
-        targets=torch.tensor([[1, 4, 5, 0], [7, 1, 8, 2]]),
-    )
+    torch.manual_seed(0)
+    item_ids, targets = torch.randint(1, 21, (2, 8, 6)).unbind(0)
+    padding = torch.arange(6) >= torch.tensor([6, 2, 5, 6, 1, 6, 4, 6])[:, None]
+    batch = Batch(item_ids.masked_fill(padding, 0), targets.masked_fill(padding, 0))
     parameters = list(network.parameters())
     loss = network.loss(batch)
     gradients = torch.autograd.grad(3 * loss, parameters)

@@ -51,7 +51,7 @@ def test_the_controllers_gradient_is_that_of_ce_plus_lambda_times_the_hand_writt
     supernet = _controllers_at([0.4, -0.3], [0.2, 0.5])
     alpha, beta = supernet.controllers.alpha, supernet.controllers.beta
     costs = candidate_costs(SPACE, "flops", LENGTH).double()
-    hard_depth, temperature = 2, 0.6
+    hard_depth, temperature = 1, 0.6
 
     def at_fixed_noise(setting):
         torch.manual_seed(3)
@@ -86,7 +86,7 @@ def test_the_controllers_gradient_equals_finite_differences(depth_cost):
     mean_cost_at_start = (torch.softmax(start[:2], 0) * costs).sum()
     mean_exit_at_start = (torch.softmax(start[2:], 0) * exits).sum()
     torch.manual_seed(3)
-    loss, _ = controller_loss(supernet, batch, config, costs=costs, hard_depth=2, temperature=0.6)
+    loss, _ = controller_loss(supernet, batch, config, costs=costs, hard_depth=1, temperature=0.6)
     found = torch.cat(torch.autograd.grad(loss, (alpha, beta)))
     torch.manual_seed(3)
     noise = [-torch.empty(2).exponential_().log() for _ in range(2)]
@@ -97,11 +97,11 @@ def test_the_controllers_gradient_equals_finite_differences(depth_cost):
         mean_cost = (torch.softmax(point[:2], 0) * costs).sum()
         mean_exit = (torch.softmax(point[2:], 0) * exits).sum()
         resource = {
-            "hard": 2 * mean_cost,
+            "hard": 1 * mean_cost,
             "static": 2 * mean_cost,
             "expected": mean_exit * mean_cost,
             # The hard count gives the value, the expected depth the slope.
-            "straight_through": 2 * mean_cost + (mean_exit - mean_exit_at_start) * mean_cost_at_start,
+            "straight_through": 1 * mean_cost + (mean_exit - mean_exit_at_start) * mean_cost_at_start,
         }[depth_cost]
         return (supernet.loss(batch, width, depth) + 0.7 * resource / (2 * costs.max())).item()
 
@@ -134,6 +134,38 @@ def test_the_search_repeats_exactly_and_its_warm_up_can_be_shared():
     assert state_digest(warm.supernet) == before
     other_seed = search(data, SPACE, _config(seed=1))
     assert state_digest(other_seed.supernet) != state_digest(whole.supernet)
+
+
+def test_a_warm_up_of_other_settings_is_refused():
+    data = chains(32)
+    warm = warm_up(data, SPACE, _config(seed=1))
+    with pytest.raises(InputError, match="the warm-up was made with other data"):
+        search(data, SPACE, _config(), warm=warm)
+
+
+def test_sampled_cost_probabilities_take_the_batchs_own_sample():
+    supernet = _controllers_at([0.4, -0.3], [0.2, 0.5])
+    costs = candidate_costs(SPACE, "flops", LENGTH).double()
+    batch = next(validation_batches(chains(8), LENGTH, 8, seed=0, epoch=0))
+    found = {}
+    for kind in ("expected", "sampled"):
+        config = _config(cost_probabilities=kind, tradeoff=1.0)
+        torch.manual_seed(3)
+        _, parts = controller_loss(supernet, batch, config, costs=costs, hard_depth=1, temperature=0.2)
+        found[kind] = parts["resource"]
+    torch.manual_seed(3)
+    sampled = supernet.controllers.sample(0.2)[0]
+    assert found["sampled"] == pytest.approx(((sampled * costs).sum() / (2 * costs.max())).item())
+    assert found["sampled"] != pytest.approx(found["expected"], rel=1e-2)
+
+
+def test_the_hard_depth_can_be_read_anew_at_each_controller_step():
+    data = chains(320)
+    config = _config(tradeoff=100.0, warmup_epochs=0, search_epochs=1, accuracy_weight=0.0)
+    by_epoch = search(data, SPACE, config)
+    by_step = search(data, SPACE, dataclasses.replace(config, depth_refresh="interval"))
+    # The depth falls from 2 to 1 in the first step; only the refreshed term counts one layer after that.
+    assert by_step.epochs[0].metrics["resource"] < 0.75 * by_epoch.epochs[0].metrics["resource"]
 
 
 def test_the_callers_random_state_is_left_alone():
@@ -266,7 +298,7 @@ def test_data_without_training_targets_and_impossible_bounds_are_refused():
     with pytest.raises(InputError, match="'chains' has no training target"):
         search(starved, SPACE, _config())
     with pytest.raises(InputError, match="max_flops=10 leaves no architecture"):
-        search(data, SPACE, _config(max_flops=10, warmup_epochs=0))
+        search(data, SPACE, _config(max_flops=10), on_epoch=lambda _: pytest.fail("trained before checking"))
     bounded = search(data, SPACE, _config(max_flops=100_000, tradeoff=0.0, search_epochs=1))
     unbounded = search(data, SPACE, _config(tradeoff=0.0, search_epochs=1))
     assert bounded.architecture != unbounded.architecture
@@ -280,6 +312,9 @@ def test_data_without_training_targets_and_impossible_bounds_are_refused():
         ({"tradeoff": float("nan")}, "tradeoff must be .*, got nan"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+        ({"resource": "energy"}, "resource must be one of .*, got 'energy'"),
+        ({"depth_cost": "soft"}, "depth_cost must be one of .*, got 'soft'"),
+        ({"max_flops": 0}, "max_flops must be at least 1, got 0"),
         ({"depth_refresh": "step"}, "depth_refresh must be one of .*, got 'step'"),
     ],
 )
@@ -326,6 +361,7 @@ def test_direct_training_shows_which_networks_solve_the_chains():
         assert _trained_directly(SMALLEST, data, seed) < 0.6
         assert _trained_directly(Architecture(2, 4, 2, 1), data, seed) < 0.6
         assert _trained_directly(NAMED, data, seed) > 0.95
+        assert _trained_directly(Architecture(16, 32, 2, 1), data, seed) > 0.95
         assert _trained_directly(NAMED, data, seed, attend=False) < 0.6
 
 

@@ -85,6 +85,20 @@ def test_the_mixture_equals_the_equation_with_zero_masks(weights):
     torch.testing.assert_close(supernet(ITEM_IDS, width, depth)[mask], output[mask], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["linear", "softmax"])
+def test_padding_neighbours_and_later_items_do_not_change_a_mixture(attention):
+    supernet = _supernet(attention=attention)
+    weights = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([0.1, 0.6, 0.3])
+    alone = supernet.scores(ITEM_IDS[1:2, :3], LENGTHS[1:2], *weights)
+    together = supernet.scores(ITEM_IDS, LENGTHS, *weights)
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-5)
+    changed = ITEM_IDS.clone()
+    changed[0, 3:] = 8
+    before, after = supernet(ITEM_IDS, *weights), supernet(changed, *weights)
+    torch.testing.assert_close(before[0, :3], after[0, :3], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(before[0, 3:], after[0, 3:])
+
+
 def test_candidates_and_layers_of_weight_zero_are_not_computed():
     supernet = _supernet()
     called = []
@@ -140,9 +154,6 @@ def test_the_hard_choice_is_the_argmax_and_ties_go_to_the_larger_network():
         supernet.controllers.beta.copy_(torch.tensor([0.3, 0.3, 0.2]))
     assert supernet.hard_choice() == (0, 2)
     assert supernet.derive() == Architecture(8, 18, 2, 2)
-    width, depth = supernet.hard_weights()
-    assert width.tolist() == [1, 0, 0]
-    assert depth.tolist() == [0, 1, 0]
 
 
 def test_a_bound_on_flops_limits_the_derivation_to_what_fits():
@@ -170,3 +181,13 @@ def test_a_saved_supernet_comes_back_whole(tmp_path, weights):
     assert torch.equal(loaded(ITEM_IDS, *weights), supernet(ITEM_IDS, *weights))
     with pytest.raises(InputError, match="there is no supernet file"):
         Supernet.load(tmp_path / "other.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(InputError, match="is not a supernet"):
+        Supernet.load(tmp_path / "junk.safetensors")
+
+
+def test_an_extracted_network_is_in_the_mode_of_its_supernet():
+    supernet = _supernet()
+    architecture = supernet.space.architecture(0, 1)
+    assert not supernet.extract(architecture).training
+    assert supernet.train().extract(architecture).training
