@@ -23,6 +23,9 @@ def main() -> int:
         from sweeps.sweep import run_sweep
 
         return run_sweep(config)
+    except KeyboardInterrupt:
+        print("lambda_sweep.py: stopped before anything was started", file=sys.stderr)
+        return 130
     except InputError as error:
         print(f"lambda_sweep.py: {error}", file=sys.stderr)
         return 2

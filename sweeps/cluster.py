@@ -3,9 +3,10 @@
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Read by OpenMP when torch is first imported, so by Ray's processes. Threads that wait for each other must
@@ -21,6 +22,7 @@ os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # results lie in the store
 
 import ray
+from ray.exceptions import RayError
 
 from easrec.errors import InputError
 from sweeps.config import SweepConfig
@@ -35,7 +37,9 @@ class Cluster:
     """What a sweep may use."""
 
     cpus: int
+    """CPUs of the node that has most."""
     gpus: float
+    """GPUs of the node that has most."""
     device: str
     """Where networks are trained: `cpu` or `cuda`."""
     resources: dict[str, float]
@@ -53,10 +57,14 @@ class Cluster:
 
 
 def available_cpus() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPU cores that this process may use, by its affinity and by its container's quota."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota_file = Path("/sys/fs/cgroup/cpu.max")
+    if quota_file.is_file():
+        quota, period = quota_file.read_text().split()
+        if quota != "max":
+            cpus = min(cpus, max(1, int(quota) // int(period)))
+    return cpus
 
 
 @contextmanager
@@ -67,14 +75,16 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
         InputError: the cluster cannot be reached, or a trial asks for more than it has.
     """
     if config.ray_address == "local":
-        added = {name for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN") if name not in os.environ}
-        os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
+        # Ray listens on all interfaces and takes pickled tasks there: its ports must ask for the token, also
+        # where the user's shell turned that off for clusters of their own.
+        before = {name: os.environ.pop(name, None) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+        os.environ["RAY_AUTH_TOKEN"] = _TOKEN
         arguments: dict[str, Any] = {
             "num_cpus": available_cpus(),
             "include_dashboard": False,
         }
     else:
-        added = set()
+        before = {}
         arguments = {"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}}}
     # Ray announces its token, its address and more as warnings.
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -85,37 +95,49 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
             logging_level=logging.ERROR,
             **arguments,
         )
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"no Ray cluster can be reached at --ray-address {config.ray_address}: {error}"
+            f"no Ray cluster can be used at --ray-address {config.ray_address} ({reason}); check the "
+            "address, that both sides have the same Ray and Python, and RAY_AUTH_MODE"
         ) from error
     try:
-        yield check_cluster(config, ray.cluster_resources())
+        yield check_cluster(config, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     finally:
         ray.shutdown()
-        for name in added:  # Ray sets the mode by itself when it starts
+        for name, value in before.items():  # Ray sets the mode by itself when it starts
             os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
-def check_cluster(config: SweepConfig, resources: dict[str, float]) -> Cluster:
-    """What a sweep may use of a cluster with these resources; see `ray_cluster` for errors."""
-    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
+def check_cluster(config: SweepConfig, nodes: Sequence[Mapping[str, float]]) -> Cluster:
+    """What a sweep may use of a cluster whose nodes have these resources; see `ray_cluster` for errors.
+
+    A trial runs on one node: what all have together would let through a request that waits for ever.
+    """
+    cpus = max((int(node.get("CPU", 0)) for node in nodes), default=0)
+    gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     device = config.device
     if device == "auto":
         device = "cuda" if gpus > 0 else "cpu"
     if config.cpus_per_trial > cpus:
         raise InputError(
-            f"--cpus-per-trial {config.cpus_per_trial} is more than the {cpus} CPUs that Ray has; "
+            f"--cpus-per-trial {config.cpus_per_trial} is more than the {cpus} CPUs that Ray has on a node; "
             "ask for fewer"
         )
     request = {"CPU": float(config.cpus_per_trial)}
-    slots = cpus // config.cpus_per_trial
     if device == "cuda":
         if config.gpus_per_trial > gpus:
             raise InputError(
-                f"--gpus-per-trial {config.gpus_per_trial:g} is more than the {gpus:g} GPUs that Ray "
-                "has; ask for fewer, or take --device cpu"
+                f"--gpus-per-trial {config.gpus_per_trial:g} is more than the {gpus:g} GPUs that Ray has on "
+                "a node; ask for fewer, or take --device cpu"
             )
         request["GPU"] = config.gpus_per_trial
-        slots = min(slots, int(gpus / config.gpus_per_trial))
+    slots = sum(int(min(node.get(name, 0.0) / amount for name, amount in request.items())) for node in nodes)
+    if slots == 0:
+        raise InputError(
+            f"no node of the cluster has both {config.cpus_per_trial} CPUs and "
+            f"{config.gpus_per_trial:g} GPUs for a trial; ask for fewer"
+        )
     return Cluster(cpus=cpus, gpus=gpus, device=device, resources=request, slots=slots)

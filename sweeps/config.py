@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,14 +134,14 @@ class SweepConfig:
 
     def command(self) -> str:
         """The shell command that starts this sweep, options at their defaults left out."""
-        words = ["python", "pipelines/lambda_sweep.py"]
+        words = [sys.executable, str(Path(sys.argv[0]).resolve())]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value == field.default:
                 continue
             words.append(option(field.name))
             if isinstance(value, tuple):
-                words += [f"{number:g}" for number in value]
+                words += [repr(number) for number in value]
             elif not isinstance(value, bool):
                 words.append(str(value))
         return shlex.join(words)

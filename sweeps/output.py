@@ -1,5 +1,6 @@
 """The directory of a sweep: whose it is, and that nobody else writes there."""
 
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,8 @@ class SweepIdentity:
 def default_output(config: SweepConfig) -> Path:
     """A new directory below `runs`, named after the data set, the preset and the time."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs", f"lambda-sweep-{config.data_name}-{config.preset}-{stamp}")
+    name = re.sub(r"[^\w.-]+", "-", config.data_name)
+    return Path("runs", f"lambda-sweep-{name}-{config.preset}-{stamp}")
 
 
 @contextmanager
@@ -43,6 +45,11 @@ def locked_output(path: Path, *, resume: bool) -> Iterator[Path]:
         InputError: another sweep runs there, or the directory is in use and `resume` is not set.
     """
     path = path.resolve()
+    if set("?#%") & set(str(path)):
+        raise InputError(
+            f"the output directory {path} has one of the characters ? # % in its name, which a database "
+            "address cannot hold; choose another --output"
+        )
     if path.exists() and not path.is_dir():
         raise InputError(f"the output {path} is a file; choose a directory")
     held = [] if not path.exists() else [name for name in path.iterdir() if name.name != _LOCK]
@@ -54,9 +61,13 @@ def locked_output(path: Path, *, resume: bool) -> Iterator[Path]:
         raise InputError(f"the output directory {path} is not empty; choose another --output")
     if held and not (path / _SWEEP).exists():
         raise InputError(f"--resume: {path} holds files but no sweep; choose another --output")
-    path.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(path / _LOCK).acquire(blocking=False):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / _LOCK).touch()
+    except OSError as error:
+        raise InputError(f"the output {path} cannot be written: {error.strerror}; choose another") from error
+    try:
+        with FileLock(path / _LOCK, fallback_to_soft=False).acquire(blocking=False):
             yield path
     except Timeout:
         raise InputError(

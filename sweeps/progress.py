@@ -19,6 +19,9 @@ STAGES: tuple[StageName, ...] = ("warm-up", "search", "retraining")
 _USUAL_COST: dict[StageName, float] = {"warm-up": 1.0, "search": 1.2, "retraining": 0.2}
 """Time of an epoch, relative to one of the warm-up, as measured on MovieLens-100K."""
 
+_USUAL_SHARE = 0.5
+"""Retrainings for each trial, until the first architectures are derived: some trials derive the same one."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageState:
@@ -210,6 +213,8 @@ def time_left_s(snapshot: Snapshot, *, slots: int, patience: int) -> float | Non
             left[state.stage] += max(planned - state.epoch, 0) * mean_s[state.stage]
     # Trials whose architecture is open: as many of them share a retraining as did so far.
     derived = snapshot.num_trials - snapshot.num_unknown - snapshot.num_failed
-    share = len(retrainings) / derived if derived > 0 else 1.0
+    share = len(retrainings) / derived if derived > 0 else _USUAL_SHARE
     left["retraining"] += snapshot.num_unknown * share * usual * mean_s["retraining"]
-    return left["warm-up"] + (left["search"] + left["retraining"]) / slots
+    seeds = sum(state.stage == "warm-up" for state in snapshot.stages.values())
+    warm_slots = max(1, min(slots, seeds))
+    return left["warm-up"] / warm_slots + (left["search"] + left["retraining"]) / slots

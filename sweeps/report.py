@@ -9,21 +9,39 @@ from easrec.files import write_atomically
 from sweeps.charts import pareto_html, pareto_png
 from sweeps.description import sweep_description
 from sweeps.panels import ChartLabels
-from sweeps.results import Param, TrialRecord
+from sweeps.results import FailedTrial, Param, TrialRecord
 from sweeps.store import now_ms
 from sweeps.tracking import SweepRecorder
 
 
-def write_results(frame: pd.DataFrame, directory: Path, labels: ChartLabels) -> dict[str, Path]:
+def write_results(
+    frame: pd.DataFrame, failed: Sequence[FailedTrial], directory: Path, labels: ChartLabels
+) -> dict[str, Path]:
     """Write the table and both charts; returns the files by name.
 
     Args:
         frame: what `results_frame` returned.
+        failed: trials without a result; they have a row each, with why in `error`, and no place in charts.
         directory: where.
         labels: what the charts say besides.
     """
     files = {name: directory / name for name in ("results.parquet", "pareto.html", "pareto.png")}
-    write_atomically(files["results.parquet"], lambda temporary: frame.to_parquet(temporary, index=False))
+    table = frame.assign(status="finished", error="")
+    if failed:
+        rows = [
+            {
+                "trial_id": trial.trial_id,
+                "tradeoff": trial.tradeoff,
+                "seed": trial.seed,
+                "status": "failed",
+                "error": trial.error,
+                "pareto": False,
+                "pareto_latency": False,
+            }
+            for trial in failed
+        ]
+        table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+    write_atomically(files["results.parquet"], lambda temporary: table.to_parquet(temporary, index=False))
     pareto_html(frame, files["pareto.html"], labels)
     pareto_png(frame, files["pareto.png"], labels)
     return files

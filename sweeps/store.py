@@ -25,6 +25,8 @@ from easrec.files import read_json, write_json
 
 OnBusy = Literal["wait", "defer"]
 
+_LONGEST_ERROR = 1000
+
 RESULT = "result.json"
 ATTEMPTS = "attempts.json"
 
@@ -122,6 +124,13 @@ class Store:
         """The entry of a kind and key, finished or not."""
         return Entry(self.root / kind / key)
 
+    def forget_failure(self, kind: str, key: str) -> None:
+        """Let a failed entry be computed again; any other is left as it is."""
+        entry = self.entry(kind, key)
+        result = entry.result()
+        if result is not None and result.error is not None:
+            (entry.directory / RESULT).unlink()
+
     def get_or_compute(
         self,
         kind: str,
@@ -148,7 +157,7 @@ class Store:
         entry = self.entry(kind, key)
         if entry.result() is None:
             entry.directory.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(entry.directory / "lock")
+            lock = FileLock(entry.directory / "lock", fallback_to_soft=False)
             try:
                 with lock.acquire(blocking=on_busy == "wait"):
                     if entry.result() is None:
@@ -171,7 +180,7 @@ class Store:
         try:
             value = compute(entry)
         except failures as failure:
-            error = " ".join(str(failure).split()) or type(failure).__name__
+            error = " ".join(str(failure).split())[:_LONGEST_ERROR] or type(failure).__name__
         write_json(
             entry.directory / RESULT,
             {"value": value, "error": error, "start_ms": start_ms, "end_ms": now_ms()},

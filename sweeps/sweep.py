@@ -1,13 +1,15 @@
 """A lambda sweep from its settings to its charts."""
 
 import dataclasses
+import logging
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -29,7 +31,7 @@ from sweeps.records import failed_record, failure, flatten, trial_architecture, 
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
-from sweeps.store import OnBusy, Store, code_version, now_ms
+from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
 from sweeps.summary import counted, counts_text, results_table, table_legend
 from sweeps.tracking import SweepRecorder
 from sweeps.trainable import SharedData
@@ -49,6 +51,8 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         InputError: something that the user can put right; nothing has been started then.
     """
     config.check()
+    # What the core warns of while a trial trains, a sweep says once and by itself.
+    logging.getLogger("easrec").setLevel(logging.ERROR)
     # Rich takes a file or a pipe for 80 columns wide and would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 120)
     preset = preset_of(config)
@@ -158,6 +162,7 @@ class _Sweep:
                 "data checksum": self.data.checksum,
                 "program": code_version(),
                 "device": cluster.device,
+                "preset in full": content_key(dataclasses.asdict(self.preset)),
             }
             identity = identify(self.path, self.config, facts)
             with ThreadPoolExecutor(max_workers=1) as pool:
@@ -165,9 +170,13 @@ class _Sweep:
                 uri = pool.submit(create_store, self.path)
                 try:
                     return self._run_on(cluster, identity, uri)
-                except KeyboardInterrupt:
+                except BaseException as error:
                     if self.recorder is not None:
-                        self.recorder.finish("KILLED", now_ms())
+                        status: Literal["KILLED", "FAILED"] = (
+                            "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+                        )
+                        with suppress(Exception):  # what ended the sweep says more than MLflow's trouble
+                            self.recorder.finish(status, now_ms())
                     raise
 
     def _run_on(self, cluster: Cluster, identity: SweepIdentity, uri: Future[str]) -> int:
@@ -176,6 +185,8 @@ class _Sweep:
             f"{counted(len(self.trials), 'trial')}, {cluster.slots} at once, on {cluster.device} with "
             f"{counted(self.config.cpus_per_trial, 'thread')} each"
         )
+        for trial in self.trials:
+            self._forget_failures(trial)
         watcher = Watcher(self.trials, self.store, since_ms=now_ms())
         with ProgressReporter(
             watcher,
@@ -197,17 +208,24 @@ class _Sweep:
             )
             self._train(shared, cluster)
         failed = self._failed()
-        for failure_record in failed:
-            self.recorder.record_failure(failure_record)
-        records = self._records()
-        if not records:
+        if not self._records():
             self.say("no trial finished, so there is no result:")
             self._say_failed(failed)
+            for failure_record in failed:
+                self.recorder.record_failure(failure_record)
             self.recorder.finish("FAILED", now_ms())
             return 1
-        profiles = self._measure(shared, cluster)
-        self._report(self._records(profiles), failed, self.recorder)
-        return 1 if failed else 0
+        profiles, all_measured = self._measure(shared, cluster)
+        recorded = self._report(self._records(profiles), failed, self.recorder)
+        return 0 if recorded and all_measured and not failed else 1
+
+    def _forget_failures(self, trial: TrialConfig) -> None:
+        """Let what failed in an earlier run be tried again: the user may have put it right since."""
+        architecture = trial_architecture(trial, self.store)
+        if architecture is not None:
+            self.store.forget_failure("retrain", trial.retrain_key(architecture))
+        self.store.forget_failure("search", trial.search_key)
+        self.store.forget_failure("warm", trial.warm_key)
 
     def _train(self, shared: SharedData, cluster: Cluster) -> None:
         """Run the trials that have no result; those that deferred to another one come again at the end."""
@@ -232,8 +250,8 @@ class _Sweep:
                 )
         self._record_finished()
 
-    def _measure(self, shared: SharedData, cluster: Cluster) -> dict[str, dict[str, float]]:
-        """Measure each distinct architecture once, alone on the machine; by architecture id."""
+    def _measure(self, shared: SharedData, cluster: Cluster) -> tuple[dict[str, dict[str, float]], bool]:
+        """Measure each distinct architecture once, alone on the machine; by architecture id, and if all."""
         distinct: dict[str, TrialConfig] = {}
         for trial in sorted(self.trials, key=lambda trial: trial.seed):
             architecture = trial_architecture(trial, self.store)
@@ -250,11 +268,12 @@ class _Sweep:
                 )
             except RuntimeError as error:
                 self.say(f"{architecture_id} could not be measured: {error}")
-        return profiles
+        return profiles, len(profiles) == len(distinct)
 
     def _report(
         self, records: Sequence[TrialRecord], failed: Sequence[FailedTrial], recorder: SweepRecorder
-    ) -> None:
+    ) -> bool:
+        """Write the files and print the table, then write MLflow; returns whether MLflow took it."""
         frame = results_frame(records, accuracy=self.accuracy)
         labels = ChartLabels(
             dataset=self.data.name,
@@ -262,23 +281,13 @@ class _Sweep:
             threads=self.config.latency_threads,
             accuracy=self.accuracy,
         )
-        results = write_results(frame, self.path, labels)
+        results = write_results(frame, failed, self.path, labels)
         warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
         supernets = {
             f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).directory / SUPERNET
             for seed, key in warm_keys.items()
         }
         num_retrainings = len(self._retrainings())
-        record_results(
-            recorder,
-            records,
-            frame,
-            labels,
-            params=self.settings,
-            tags=self.tags,
-            metrics={"num_trials": len(self.trials), "num_retrainings": num_retrainings},
-            artifacts=results | {name: file for name, file in supernets.items() if file.is_file()},
-        )
         counts = counts_text(frame, num_warmups=len(warm_keys), num_retrainings=num_retrainings)
         self.say(f"\n{counts}, in {duration_text(self._elapsed_s())}")
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
@@ -286,7 +295,28 @@ class _Sweep:
         self._say_failed(failed)
         for name, file in results.items():
             self.say(f"{name}: {file}")
+        try:
+            for failure_record in failed:
+                recorder.record_failure(failure_record)
+            record_results(
+                recorder,
+                records,
+                frame,
+                labels,
+                params=self.settings,
+                tags=self.tags,
+                metrics={"num_trials": len(self.trials), "num_retrainings": num_retrainings},
+                artifacts=results | {name: file for name, file in supernets.items() if file.is_file()},
+            )
+        except Exception as error:  # whatever MLflow or its database came up with
+            command = dataclasses.replace(self.config, resume=True).command()
+            self.say(
+                f"MLflow did not take the results ({error}); they are in the files above. "
+                f"To try again:\n  {command}"
+            )
+            return False
         self.say(f"all runs, at http://127.0.0.1:5000 after:\n  {ui_command(recorder.tracking_uri)}")
+        return True
 
     def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
         for trial in failed:

@@ -154,4 +154,4 @@ def _sentence(error: Exception) -> str:
     """The last line of an error of Ray's: its texts are tracebacks that end with what happened."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[-1]}" if lines else type(cause).__name__
+    return f"{type(cause).__name__}: {lines[-1]}"[:1000] if lines else type(cause).__name__

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_extremes_first_keeps_every_tradeoff() -> None:
 def test_the_command_of_a_config_gives_the_config_back() -> None:
     config = SweepConfig(
         data=Path("my log.csv"),
-        tradeoffs=(0.0, 0.03, 3.0),
+        tradeoffs=(0.0, 0.1234567, 3.0),
         seeds=3,
         output=Path("/somewhere/runs"),
         resume=True,
@@ -167,7 +168,8 @@ def test_the_command_of_a_config_gives_the_config_back() -> None:
         gpus_per_trial=0.5,
     )
     words = shlex.split(config.command())
-    assert words[:2] == ["python", "pipelines/lambda_sweep.py"]
+    assert words[0] == sys.executable
+    assert Path(words[1]).is_absolute()
     parsed = tyro.cli(SweepConfig, args=words[2:], config=(tyro.conf.FlagCreatePairsOff,))
     assert parsed == config
 

@@ -74,16 +74,18 @@ def test_resuming_with_other_settings_names_them(tmp_path: Path) -> None:
 )
 def test_more_than_the_cluster_has_is_refused(config: SweepConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        check_cluster(config, {"CPU": 4.0})
+        check_cluster(config, [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 4.0}])
 
 
 def test_trials_are_packed_on_cores_and_gpus() -> None:
-    assert check_cluster(SweepConfig(cpus_per_trial=2), {"CPU": 5.0}).slots == 2
-    cluster = check_cluster(SweepConfig(gpus_per_trial=0.5), {"CPU": 64.0, "GPU": 2.0})
+    assert check_cluster(SweepConfig(cpus_per_trial=2), [{"CPU": 5.0}, {"CPU": 3.0}]).slots == 3
+    cluster = check_cluster(SweepConfig(gpus_per_trial=0.5), [{"CPU": 8.0}, {"CPU": 64.0, "GPU": 2.0}])
     assert (cluster.device, cluster.slots) == ("cuda", 4)
     assert cluster.resources == {"CPU": 1.0, "GPU": 0.5}
+    with pytest.raises(InputError, match="no node of the cluster has both 4 CPUs and 1 GPUs"):
+        check_cluster(SweepConfig(cpus_per_trial=4), [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}])
     # A warm-up of more threads than CPUs is scheduled all the same.
-    assert check_cluster(SweepConfig(), {"CPU": 1.0}).warmup_options(8)["num_cpus"] == 1
+    assert check_cluster(SweepConfig(), [{"CPU": 1.0}, {"CPU": 1.0}]).warmup_options(8)["num_cpus"] == 1
 
 
 def command(output: Path, log: Path) -> list[str]:
@@ -141,7 +143,6 @@ def test_a_sweep_survives_an_interruption_and_repeats_nothing_once_finished(tmp_
     assert "Traceback" not in errors
     resume = shlex.split(re.search(r"Go on with:\n  (.*)", text).group(1))  # type: ignore[union-attr]
     assert "--resume" in resume
-    resume = [sys.executable, str(ROOT / resume[1]), *resume[2:]]
     before = entries(output)
     assert before.keys() and not (output / "results.parquet").exists()
 
