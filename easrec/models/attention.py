@@ -24,6 +24,15 @@ def _normalise_rows(x_BHND: Tensor) -> Tensor:
     return x_BHND * squares.clamp_min(_SMALLEST_SQUARE).rsqrt()
 
 
+def _key_features(k_BHND: Tensor, key_norm: KeyNorm) -> Tensor:
+    """rho_2(elu(K)) over all positions; zeros stay zeros."""
+    features = F.elu(k_BHND)
+    if key_norm == "row":
+        return _normalise_rows(features)
+    squares = features.square().sum(dim=2, keepdim=True)
+    return features * squares.clamp_min(_SMALLEST_SQUARE).rsqrt()
+
+
 def linear_attention(
     q: Tensor,
     k: Tensor,
@@ -75,17 +84,39 @@ def linear_attention(
         if causal and key_norm == "column":
             features_q, features_k = _CausalColumnFeatures.apply(q, k)  # type: ignore[no-untyped-call]
         else:
-            features_q, features_k = _normalise_rows(F.elu(q)), F.elu(k)
-            if key_norm == "row":
-                features_k = _normalise_rows(features_k)
-            else:
-                squares = features_k.square().sum(dim=2, keepdim=True)
-                features_k = features_k * squares.clamp_min(_SMALLEST_SQUARE).rsqrt()
+            features_q, features_k = _normalise_rows(F.elu(q)), _key_features(k, key_norm)
         v = v / math.sqrt(q.shape[-1])
         if causal:
             out = _causal_product(features_q, features_k, v, chunk_size)
         else:
             out = features_q @ (features_k.transpose(-1, -2) @ v)
+    return out.to(dtype)
+
+
+def linear_attention_at_last(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, key_norm: KeyNorm = "column"
+) -> Tensor:
+    """What `linear_attention` gives at the last real position of each sequence, causal or not.
+
+    Args:
+        q: queries of those positions alone, (B, H, 1, D).
+        k: keys, (B, H, N, D).
+        v: values, (B, H, N, D).
+        mask: bool (B, N), True at real positions, which come first; None means that all are real.
+        key_norm: `"column"` or `"row"`.
+
+    Returns:
+        (B, H, 1, D), in the dtype of `v`.
+    """
+    dtype = v.dtype
+    with torch.autocast(device_type=q.device.type, enabled=False):
+        precise = torch.promote_types(dtype, torch.float32)
+        q, k, v = q.to(precise), k.to(precise), v.to(precise)
+        if mask is not None:
+            padding = ~mask[:, None, :, None]
+            k, v = k.masked_fill(padding, 0.0), v.masked_fill(padding, 0.0)
+        state = _key_features(k, key_norm).transpose(-1, -2) @ v
+        out = _normalise_rows(F.elu(q)) @ state / math.sqrt(q.shape[-1])
     return out.to(dtype)
 
 
@@ -170,3 +201,9 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = 
     visible = (earlier & mask[:, None, None, :]) | itself
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
     return torch.where(mask[:, None, :, None], out, 0.0)
+
+
+def softmax_attention_at_last(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """What `softmax_attention` gives at the last real position; arguments as `linear_attention_at_last`."""
+    visible = None if mask is None else mask[:, None, None, :]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)

@@ -25,6 +25,11 @@ class Packing:
         """Whether there is no padding at all."""
         return len(self._rows) == self.mask.numel()
 
+    @property
+    def last_rows(self) -> Tensor:
+        """Among the T packed rows, the last real position of each sequence, int64 (B,); none is empty."""
+        return self.mask.sum(dim=1).cumsum_(dim=0) - 1
+
     def pack(self, padded: Tensor) -> Tensor:
         """(B, N, ...) -> (T, ...), sequence after sequence."""
         flat = padded.flatten(0, 1)

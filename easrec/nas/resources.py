@@ -4,6 +4,7 @@ FLOPs count a multiply-add as 2 and only matrix products, for one sequence of N 
 K candidates, L exits.
 """
 
+import dataclasses
 from typing import Literal, get_args
 
 import torch
@@ -43,6 +44,22 @@ def network_flops(architecture: Architecture, sequence_length: int) -> int:
 def scoring_flops(architecture: Architecture, num_items: int) -> int:
     """FLOPs of scoring every item for one request, 2 V d."""
     return 2 * num_items * architecture.hidden_size
+
+
+def request_flops(architecture: Architecture, sequence_length: int, num_items: int) -> int:
+    """FLOPs of `SequentialRecommender.scores` for one history; causal layers as in their bidirectional form.
+
+    Less than `network_flops` + `scoring_flops`: only the last position of the last layer is needed, so the
+    others are given keys and values alone.
+    """
+    one_layer = dataclasses.replace(architecture, num_layers=1)
+    d, heads = architecture.hidden_size, architecture.num_heads
+    at_one_position = layer_flops(one_layer, 1)
+    attention = 4 * d if architecture.attention == "softmax" else 2 * d * d // heads
+    others = 4 * d * d + attention
+    last_layer = at_one_position + (sequence_length - 1) * others
+    before = (architecture.num_layers - 1) * layer_flops(architecture, sequence_length)
+    return before + last_layer + scoring_flops(architecture, num_items)
 
 
 def executed_flops(architecture: Architecture, sequence_length: int, chunk_size: int = 64) -> int:

@@ -106,6 +106,19 @@ def test_scores_are_dot_products_with_the_item_embeddings():
         torch.testing.assert_close(scores[row, 1:], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("key_norm", ["column", "row"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_last_outputs_are_those_of_forward_at_the_last_items(num_layers, attention, key_norm):
+    architecture = Architecture(8, 12, num_layers, 2, attention, key_norm=key_norm)
+    network = randomise(SequentialRecommender(architecture, 20, 6)).eval()
+    padded = torch.tensor([[3, 1, 4, 0, 0, 0], [9, 2, 6, 5, 3, 5], [7, 0, 0, 0, 0, 0]])
+    for item_ids in (padded, padded[1:2], padded[:1, :3]):
+        lengths = (item_ids > 0).sum(dim=1)
+        expected = network(item_ids)[torch.arange(len(item_ids)), lengths - 1]
+        torch.testing.assert_close(network.last_outputs(item_ids), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_history_without_items_or_beyond_the_positions_is_refused():
     network = _network()
     with pytest.raises(ValueError, match=r"every length must lie in 1\.\.3, got 0"):

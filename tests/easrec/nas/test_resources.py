@@ -15,6 +15,7 @@ from easrec.nas.resources import (
     layer_parameters,
     network_flops,
     network_parameters,
+    request_flops,
     resource_term,
     scoring_flops,
 )
@@ -41,9 +42,18 @@ def test_network_flops_equal_what_torch_counts(sizes, gate_layers, attention, po
     architecture = Architecture(*sizes, attention=attention, gate_layers=gate_layers)
     assert network_flops(architecture, positions) == _counted(architecture, positions)
     assert network_flops(architecture, positions) == sizes[2] * layer_flops(architecture, positions)
-    total = network_flops(architecture, positions) + scoring_flops(architecture, 30)
     # The counter also counts the padding row's score, which nobody asks for.
-    assert _counted(architecture, positions, scores=True) == total + 2 * architecture.hidden_size
+    padding_score = 2 * architecture.hidden_size
+    assert _counted(architecture, positions, scores=True) == (
+        request_flops(architecture, positions, num_items=30) + padding_score
+    )
+
+
+def test_a_request_costs_less_than_all_outputs_and_scores():
+    architecture = Architecture(64, 256, 1, 4)
+    all_outputs = network_flops(architecture, 50) + scoring_flops(architecture, 1682)
+    assert request_flops(architecture, 50, 1682) < 0.5 * all_outputs
+    assert request_flops(architecture, 1, 1682) == layer_flops(architecture, 1) + 2 * 64 * 1682
 
 
 def test_causal_linear_attention_costs_what_its_bidirectional_form_costs():
