@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
+from easrec.data.items import Items
 from easrec.models.architecture import Architecture
 from easrec.models.saving import load_network
 from easrec.nas.resources import network_flops
@@ -54,7 +55,9 @@ def check(output: Path) -> None:
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert (len(parents), len(children)) == (1, 2), f"{len(parents)} parents, {len(children)} trials"
     artifacts = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
-    assert {"pareto.png", "pareto.html", "results.parquet"} <= artifacts, artifacts
+    expected = {"pareto.png", "pareto.html", "results.parquet", "items.parquet", "sweep.json"}
+    assert expected <= artifacts, artifacts
+    assert Items.load(output / "items.parquet").num_items == int(parents[0].data.params["data.items"])
     supernet = next(name for name in artifacts if name.startswith("supernet"))
     Supernet.load(client.download_artifacts(parents[0].info.run_id, supernet))
     for run in children:

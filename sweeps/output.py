@@ -16,7 +16,9 @@ from easrec.files import read_json, write_json
 from sweeps.config import SweepConfig, option
 from sweeps.store import now_ms
 
-_SWEEP = "sweep.json"
+SWEEP = "sweep.json"
+"""What a sweep's directory and its MLflow run call the file that says what the sweep is."""
+
 _LOCK = ".lock"
 
 
@@ -54,12 +56,12 @@ def locked_output(path: Path, *, resume: bool) -> Iterator[Path]:
         raise InputError(f"the output {path} is a file; choose a directory")
     held = [] if not path.exists() else [name for name in path.iterdir() if name.name != _LOCK]
     if held and not resume:
-        if (path / _SWEEP).exists():
+        if (path / SWEEP).exists():
             raise InputError(
                 f"{path} holds a sweep already; go on with it by --resume, or choose another --output"
             )
         raise InputError(f"the output directory {path} is not empty; choose another --output")
-    if held and not (path / _SWEEP).exists():
+    if held and not (path / SWEEP).exists():
         raise InputError(f"--resume: {path} holds files but no sweep; choose another --output")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -75,20 +77,23 @@ def locked_output(path: Path, *, resume: bool) -> Iterator[Path]:
         ) from None
 
 
-def identify(path: Path, config: SweepConfig, facts: Mapping[str, Any]) -> SweepIdentity:
+def identify(
+    path: Path, config: SweepConfig, facts: Mapping[str, Any], *, licence: str = ""
+) -> SweepIdentity:
     """Write what the sweep in `path` is; where that was done before, check that it is the same one.
 
     Args:
         path: the sweep's directory.
         config: what the user asked for.
         facts: what results depend on besides: the data's checksum, the program's version, the device.
+        licence: terms of use of the data, kept for whoever ships a network.
 
     Raises:
         InputError: the sweep was started with other settings; the message names the first few.
     """
     settings = {option(name): value for name, value in config.result_settings().items()}
     settings |= facts
-    file = path / _SWEEP
+    file = path / SWEEP
     if not file.exists():
         identity = SweepIdentity(uuid.uuid4().hex[:16], now_ms())
         write_json(
@@ -97,6 +102,7 @@ def identify(path: Path, config: SweepConfig, facts: Mapping[str, Any]) -> Sweep
                 "sweep_id": identity.sweep_id,
                 "start_ms": identity.start_ms,
                 "settings": settings,
+                "licence": licence,
             },
         )
         return identity

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 
 from easrec.data.batches import num_training_batches
-from easrec.data.interactions import load_interactions
-from easrec.data.sequences import SplitData, Targets, leave_one_out
-from easrec.data.synthetic import subsample
+from easrec.data.sequences import SplitData, Targets
 from easrec.errors import InputError
 from easrec.nas.resources import layer_flops
 from easrec.nas.search import search, warm_up
@@ -22,7 +20,6 @@ from sweeps.reporter import duration_text
 from sweeps.summary import counted
 from sweeps.trial import TrialConfig
 
-_SUBSAMPLE_SEED = 0
 _TIMED_STEPS = 3
 
 
@@ -71,22 +68,6 @@ def preset_of(config: SweepConfig) -> Preset:
 def _given(config: SweepConfig, *names: str) -> dict[str, Any]:
     values = {name: getattr(config, name) for name in names}
     return {name: value for name, value in values.items() if value not in (None, ())}
-
-
-def load_data(config: SweepConfig, preset: Preset) -> SplitData:
-    """The split data of a sweep; see `load_interactions` and `leave_one_out` for errors."""
-    if config.data is None:
-        interactions = load_interactions(config.dataset)
-    else:
-        interactions = load_interactions(
-            config.data,
-            user_column=config.user_column,
-            item_column=config.item_column,
-            time_column=config.time_column,
-        )
-    if preset.num_users is not None:
-        interactions = subsample(interactions, preset.num_users, seed=_SUBSAMPLE_SEED)
-    return leave_one_out(interactions)
 
 
 def build_trials(

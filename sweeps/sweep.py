@@ -14,16 +14,16 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from easrec.data.sequences import SplitData
 from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import selection_protocol
 from easrec.training import FEW_STEPS
 from sweeps.cluster import Cluster, available_cpus, ray_cluster
 from sweeps.config import SweepConfig
+from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.mlflow_store import create_store, ui_command
-from sweeps.output import SweepIdentity, default_output, identify, locked_output
+from sweeps.output import SWEEP, SweepIdentity, default_output, identify, locked_output
 from sweeps.panels import ChartLabels
-from sweeps.plan import build_trials, load_data, plan_text, preset_of, steps_per_epoch
+from sweeps.plan import build_trials, plan_text, preset_of, steps_per_epoch
 from sweeps.presets import Preset
 from sweeps.progress import Watcher, trial_label
 from sweeps.provenance import git_commit
@@ -61,7 +61,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        text = plan_text(config, preset, data, device=device, cpus=available_cpus())
+        text = plan_text(config, preset, data.split, device=device, cpus=available_cpus())
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
     output = config.output or default_output(config)
@@ -95,24 +95,26 @@ class _Sweep:
     """One run of the program over a sweep's directory."""
 
     def __init__(
-        self, config: SweepConfig, preset: Preset, data: SplitData, path: Path, console: Console
+        self, config: SweepConfig, preset: Preset, data: SweepData, path: Path, console: Console
     ) -> None:
         self.config = config
         self.preset = preset
-        self.data = data
+        self.data = data.split
+        self.items = data.items
+        self.licence = data.licence
         self.path = path
         self.console = console
         self.store = Store(path / "store")
         self.start_s = time.monotonic()
-        self.accuracy = f"valid/{selection_protocol(data)}/ndcg_at_10"
+        self.accuracy = f"valid/{selection_protocol(self.data)}/ndcg_at_10"
         self.profile = ProfileConfig(threads=config.latency_threads, repeats=preset.latency_repeats)
         self.settings = flatten(
             {
                 "preset": config.preset,
                 "data": {
-                    "name": data.name,
-                    "checksum": data.checksum,
-                    **data.statistics,
+                    "name": self.data.name,
+                    "checksum": self.data.checksum,
+                    **self.data.statistics,
                 },
                 "profile": dataclasses.asdict(self.profile),
             }
@@ -120,8 +122,8 @@ class _Sweep:
         self.tags = {
             "git_commit": git_commit(),
             "code_version": code_version(),
-            "data": data.name,
-            "data_checksum": data.checksum,
+            "data": self.data.name,
+            "data_checksum": self.data.checksum,
             "preset": config.preset,
             "threads": str(config.cpus_per_trial),
         }
@@ -164,7 +166,8 @@ class _Sweep:
                 "device": cluster.device,
                 "preset in full": content_key(dataclasses.asdict(self.preset)),
             }
-            identity = identify(self.path, self.config, facts)
+            identity = identify(self.path, self.config, facts, licence=self.licence)
+            self.items.save(self.path / ITEMS)
             with ThreadPoolExecutor(max_workers=1) as pool:
                 # MLflow takes seconds to make its database: meanwhile the warm-up trains.
                 uri = pool.submit(create_store, self.path)
@@ -306,7 +309,9 @@ class _Sweep:
                 params=self.settings,
                 tags=self.tags,
                 metrics={"num_trials": len(self.trials), "num_retrainings": num_retrainings},
-                artifacts=results | {name: file for name, file in supernets.items() if file.is_file()},
+                artifacts=results
+                | {name: self.path / name for name in (SWEEP, ITEMS)}
+                | {name: file for name, file in supernets.items() if file.is_file()},
             )
         except Exception as error:  # whatever MLflow or its database came up with
             command = dataclasses.replace(self.config, resume=True).command()
