@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from easrec.allocator import trim_heap
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.protocols import evaluate, selection_protocol
@@ -201,6 +202,7 @@ def retrain(
             },
             owner,
         )
+        trim_heap()
         if on_epoch is not None:
             on_epoch(epochs[-1])
     model.load_state_dict(best_state)

@@ -20,9 +20,10 @@ from typing import TypeVarTuple
 import numpy as np
 import torch
 
+from easrec.allocator import return_freed_memory
 from easrec.data.batches import Batch, training_batches
 from easrec.data.sequences import Int64s, SplitData
-from easrec.evaluation.memory import peak_mib, return_freed_memory, start_peak
+from easrec.evaluation.memory import peak_mib, start_peak
 from easrec.evaluation.profile import DATA, MEASUREMENTS, REQUEST, ProfileConfig
 from easrec.files import read_json, write_json
 from easrec.models.architecture import Architecture

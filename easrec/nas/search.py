@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from easrec.allocator import trim_heap
 from easrec.data.batches import Batch, num_training_batches, validation_batches
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
@@ -227,6 +228,7 @@ def search(
             },
             owner,
         )
+        trim_heap()
         if on_epoch is not None:
             on_epoch(epochs[-1])
     candidate, num_layers = supernet.hard_choice(max_flops=config.max_flops)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from easrec.allocator import trim_heap
 from easrec.data.batches import Batch
 from easrec.data.sequences import SplitData
 from easrec.models.architecture import CandidateSpace
@@ -114,6 +115,7 @@ def warm_up(
             },
             owner,
         )
+        trim_heap()
         if on_epoch is not None:
             on_epoch(epochs[-1])
     return WarmUp(supernet.eval(), optimizer.state_dict(), owner, epochs)
