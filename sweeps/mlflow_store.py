@@ -61,6 +61,10 @@ def _quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
+_TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}
+"""Tags that let the UI open an experiment as training runs; otherwise it guesses, and shows traces."""
+
+
 def ui_command(tracking_uri: str, *, port: int = 5000) -> str:
     """The shell command that opens the MLflow UI on a store, at http://127.0.0.1:PORT."""
     if not tracking_uri.startswith(_SQLITE):
@@ -83,7 +87,7 @@ def open_experiment(client: "MlflowClient", name: str, tracking_uri: str) -> str
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=_TRAINING_VIEW))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -45,7 +45,7 @@ def quick() -> Preset:
             inner_intensities=(0.0, 0.5, 0.75),
         ),
         search=SearchConfig(max_length=50, warmup_epochs=5, search_epochs=5, batch_size=32),
-        retrain=RetrainConfig(max_length=50, max_epochs=40, patience=10, batch_size=64, learning_rate=2e-3),
+        retrain=RetrainConfig(max_length=50, max_epochs=100, patience=10, batch_size=64, learning_rate=2e-3),
         transfer_from="warm",
         tradeoffs=(0.0, 0.03, 0.1, 0.3, 1.0, 3.0),
     )
