@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from easrec.allocator import trim_heap
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
@@ -18,16 +16,15 @@ from easrec.models.transformer import SequentialRecommender
 from easrec.training import (
     EpochReport,
     OnEpoch,
-    check_finite,
     checked_batches,
     fingerprint,
     load_checkpoint,
-    move,
     save_checkpoint,
     seeded,
     state_digest,
     training_form,
 )
+from easrec.weight_steps import Loss, WeightSteps, check_loss_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +45,12 @@ class RetrainConfig:
     """Adam's step size."""
     dropout: float = 0.2
     """Share of values dropped after the embeddings and before each residual sum."""
+    loss: Loss = "full"
+    """Cross-entropy over all items (`full`), or over the target and some others (`sampled`)."""
+    num_negatives: int = 1024
+    """Items that the targets of a batch compete with where the loss is sampled."""
+    micro_batch_size: int | None = None
+    """Sequences computed at once; None for the whole batch. Less memory, the same gradients."""
 
     def __post_init__(self) -> None:
         for name in ("max_length", "max_epochs", "patience", "batch_size"):
@@ -59,6 +62,7 @@ class RetrainConfig:
             raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
+        check_loss_settings(self.loss, self.num_negatives, self.micro_batch_size)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of JSON values."""
@@ -141,7 +145,15 @@ def retrain(
         config.to_dict(),
         None if initial is None else state_digest(initial),
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    weights = WeightSteps(
+        model.parameters(),
+        model.item_embedding,
+        learning_rate=config.learning_rate,
+        loss=config.loss,
+        num_negatives=config.num_negatives,
+        micro_batch_size=config.micro_batch_size,
+        device=device,
+    )
     form = training_form(architecture)
     protocol = selection_protocol(data)
     criterion = f"valid/{protocol}/ndcg_at_10"
@@ -149,7 +161,7 @@ def retrain(
     best_epoch, best_value, best_state = 0, -math.inf, copy.deepcopy(model.state_dict())
     if state := load_checkpoint(checkpoint_dir, owner):
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        weights.load_state_dict(state["weights"])
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
         best_epoch, best_state = state["best_epoch"], state["best_state"]
         best_value = epochs[best_epoch - 1].metrics[criterion]
@@ -163,19 +175,7 @@ def retrain(
         with seeded(config.seed, "retrain", epoch, device):
             batches = checked_batches(data, config.max_length, config.batch_size, **settings)
             for step, batch in enumerate(batches, 1):
-                loss = model.loss(move(batch, device))
-                losses.append(
-                    check_finite(
-                        loss,
-                        stage="retrain",
-                        epoch=epoch,
-                        step=step,
-                        learning_rate=config.learning_rate,
-                    )
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                losses.append(weights.step(batch, model.loss, stage="retrain", epoch=epoch, step=step))
         model.eval()
         validation = evaluate(
             model.scores,
@@ -195,7 +195,7 @@ def retrain(
             checkpoint_dir,
             {
                 "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "weights": weights.state_dict(),
                 "epochs": [report.to_dict() for report in epochs],
                 "best_epoch": best_epoch,
                 "best_state": best_state,

@@ -59,7 +59,7 @@ def preset_of(config: SweepConfig) -> Preset:
         retrain=dataclasses.replace(
             preset.retrain,
             **_given(config, "max_length", "batch_size", "patience"),
-            **({} if config.retrain_epochs is None else {"max_epochs": config.retrain_epochs}),
+            max_epochs=preset.retrain.max_epochs if config.retrain_epochs is None else config.retrain_epochs,
         ),
         **_given(config, "transfer_from", "tradeoffs"),
     )

@@ -7,7 +7,9 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from easrec.models.autograd import refuse_second_derivative
 
@@ -94,6 +96,51 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return grad_hidden * scale, grad_weight * scale, None, None, None
 
 
+def sampled_item_loss(
+    hidden: Tensor, targets: Tensor, negatives: Tensor, item_embedding: Tensor, *, sparse: bool = False
+) -> Tensor:
+    """Mean cross-entropy with the partition sum estimated from some items (sampled softmax, logQ correction).
+
+    Each target competes with itself and with the drawn items, whose scores are raised by -log q, q = S / V
+    the probability that an item is among the S drawn. The sum that stands for all items is unbiased, so the
+    bias of the loss, its logarithm's, falls as 1 / S; with every item drawn the loss is the exact one. A
+    drawn item that is a row's target is left out of that row, where it is counted already.
+
+    Args:
+        hidden: outputs, (..., D).
+        targets: item ids, int64 (...); 0 where there is no target.
+        negatives: distinct item ids, drawn uniformly, int64 (S,).
+        item_embedding: (V + 1, D), row 0 is padding.
+        sparse: whether the gradient of `item_embedding` holds the rows that are used alone.
+
+    Returns:
+        A scalar, as of `next_item_loss`. The (targets x negatives) matrix is computed in chunks, once more in
+        the backward pass, and never held.
+    """
+    present = targets > 0
+    rows, asked = hidden[present], targets[present]
+    precise = torch.promote_types(rows.dtype, torch.float32)
+    correction = math.log((len(item_embedding) - 1) / len(negatives))
+    with torch.autocast(device_type=hidden.device.type, enabled=False):
+        rows = rows.to(precise)
+        own = (rows * F.embedding(asked, item_embedding, sparse=sparse).to(precise)).sum(dim=1)
+        others = F.embedding(negatives, item_embedding, sparse=sparse).to(precise)
+
+        def chunk_loss(rows: Tensor, own: Tensor, asked: Tensor) -> Tensor:
+            scores = (rows @ others.T + correction).masked_fill(negatives == asked[:, None], -math.inf)
+            # The target stands first; with it no row is all -inf.
+            return F.cross_entropy(
+                torch.cat([own[:, None], scores], dim=1), torch.zeros_like(asked), reduction="sum"
+            )
+
+        chunk_rows = max(2 * rows.shape[1], CHUNK_ELEMENTS // len(negatives))
+        total = rows.new_zeros(())
+        for start in range(0, len(rows), chunk_rows):
+            chunk = slice(start, start + chunk_rows)
+            total = total + checkpoint(chunk_loss, rows[chunk], own[chunk], asked[chunk], use_reentrant=False)
+    return total / len(rows) if len(rows) else total * math.nan
+
+
 CHUNK_ELEMENTS = 1 << 20
 """Elements of the score matrix that the loss holds at once: 4 MiB of float32, the size of a cache."""
 
@@ -123,3 +170,12 @@ def next_item_loss(hidden: Tensor, targets: Tensor, item_embedding: Tensor) -> T
             rows.to(precise), weight.to(precise), targets[present] - 1, chunk_rows, with_gradient
         )
     return loss
+
+
+def item_loss(
+    hidden: Tensor, targets: Tensor, item_embedding: nn.Embedding, negatives: Tensor | None
+) -> Tensor:
+    """`next_item_loss` against all items, or `sampled_item_loss` against `negatives` where there are some."""
+    if negatives is None:
+        return next_item_loss(hidden, targets, item_embedding.weight)
+    return sampled_item_loss(hidden, targets, negatives, item_embedding.weight, sparse=item_embedding.sparse)

@@ -19,7 +19,7 @@ from easrec.models.attention import (
 from easrec.models.dropout import dropout
 from easrec.models.gates import DataAwareGate
 from easrec.models.packing import Packing
-from easrec.models.prediction import check_lengths, item_scores, next_item_loss
+from easrec.models.prediction import check_lengths, item_loss, item_scores
 
 LAYER_NORM_EPS = 1e-12
 
@@ -238,8 +238,13 @@ class SequentialRecommender(nn.Module):
         check_lengths(item_ids, lengths)
         return item_scores(self.last_outputs(item_ids), self.item_embedding.weight)
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy over the batch's targets, a scalar."""
+    def loss(self, batch: Batch, negatives: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy over the batch's targets, a scalar.
+
+        Args:
+            batch: sequences and targets.
+            negatives: items that the targets compete with, see `sampled_item_loss`; None for all items.
+        """
         packing = Packing(batch.item_ids > 0)
         outputs = self._encode(batch.item_ids, packing)
-        return next_item_loss(outputs, packing.pack(batch.targets), self.item_embedding.weight)
+        return item_loss(outputs, packing.pack(batch.targets), self.item_embedding, negatives)

@@ -5,6 +5,8 @@ K candidates, L exits.
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +16,7 @@ from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
 
 DepthCost = Literal["straight_through", "hard", "expected", "static"]
-Resource = Literal["flops", "params"]
+Resource = Literal["flops", "params", "latency"]
 
 
 def layer_flops(architecture: Architecture, sequence_length: int) -> int:
@@ -97,13 +99,37 @@ def network_parameters(architecture: Architecture, num_items: int, max_length: i
     return embeddings + norm + architecture.num_layers * layer_parameters(architecture)
 
 
-def candidate_costs(space: CandidateSpace, resource: Resource, sequence_length: int) -> Tensor:
-    """F_k, what one layer of each candidate costs: float32 (K,), in FLOPs or parameters."""
+def candidate_costs(
+    space: CandidateSpace,
+    resource: Resource,
+    sequence_length: int,
+    *,
+    latencies_ms: Sequence[float] = (),
+) -> Tensor:
+    """F_k, what one layer of each candidate costs: float32 (K,), in FLOPs, parameters or milliseconds.
+
+    Args:
+        space: the candidates.
+        resource: which cost.
+        sequence_length: N.
+        latencies_ms: of a layer of each candidate, for `latency`: it is measured, not computed.
+
+    Raises:
+        InputError: no such resource, or not one positive latency for each candidate.
+    """
     candidates = [space.architecture(candidate, 1) for candidate in range(len(space))]
+    costs: Sequence[float]
     if resource == "flops":
         costs = [layer_flops(candidate, sequence_length) for candidate in candidates]
     elif resource == "params":
         costs = [layer_parameters(candidate) for candidate in candidates]
+    elif resource == "latency":
+        costs = latencies_ms
+        if len(costs) != len(space) or not all(0 < cost < math.inf for cost in costs):
+            raise InputError(
+                f"latencies_ms must be a positive number for each of the {len(space)} candidates, got "
+                f"{list(costs)}"
+            )
     else:
         raise InputError(f"resource must be one of {', '.join(get_args(Resource))}, got {resource!r}")
     return torch.tensor(costs, dtype=torch.float32)

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,11 +20,13 @@ from easrec.allocator import trim_heap
 from easrec.data.batches import Batch, num_training_batches, validation_batches
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
+from easrec.evaluation.layer_latency import layer_latencies_ms
+from easrec.evaluation.protocols import evaluate, selection_protocol
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.nas.resources import candidate_costs, network_flops, resource_term
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
-from easrec.nas.warmup import WarmUp, epoch_batches, run_fingerprint, warm_up, weight_optimizer
+from easrec.nas.warmup import WarmUp, epoch_batches, run_fingerprint, search_data, warm_up, weight_steps
 from easrec.training import (
     EpochReport,
     OnEpoch,
@@ -37,6 +40,10 @@ from easrec.training import (
 )
 
 __all__ = ["SearchConfig", "SearchResult", "WarmUp", "controller_loss", "search", "warm_up"]
+
+
+_NDCG = "hard_choice_ndcg_at_10"
+"""The metric of an epoch by which `stop_on="ndcg"` ends a search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +140,12 @@ def search(
         NonFiniteLossError: a loss became NaN or infinite.
     """
     _check_bound(space, config)
+    whole_data, data = data, search_data(data, config)
     if not (data.valid.positions > data.starts[data.valid.rows]).any():
         raise InputError(f"data set {data.name!r} has no validation target with a history before it")
     if warm is None:
         warm_dir = None if checkpoint_dir is None else Path(checkpoint_dir) / "warmup"
-        warm = warm_up(data, space, config, device=device, checkpoint_dir=warm_dir, on_epoch=on_epoch)
+        warm = warm_up(whole_data, space, config, device=device, checkpoint_dir=warm_dir, on_epoch=on_epoch)
     elif warm.owner != run_fingerprint(data, space, "warmup", config.warmup_settings()):
         raise InputError(
             "the warm-up was made with other data, another space or other settings than the search"
@@ -146,25 +154,29 @@ def search(
     with seeded(config.seed, "init", 0, device):
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
     supernet.load_state_dict(warm.supernet.state_dict())
-    optimizer = weight_optimizer(supernet, config)
+    weights = weight_steps(supernet, config, device)
     # A copy, since Adam updates the tensors of a loaded state in place and `warm` serves other searches.
-    optimizer.load_state_dict(copy.deepcopy(warm.optimizer_state))
+    weights.load_state_dict(copy.deepcopy(warm.optimizer_state))
     controller_optimizer = torch.optim.Adam(
         supernet.controllers.parameters(), lr=config.controller_learning_rate, betas=(0.5, 0.999)
     )
     epochs: list[EpochReport] = []
     iteration = 0
+    latencies_ms = config.latencies_ms
     if state := load_checkpoint(checkpoint_dir, owner):
         supernet.load_state_dict(state["supernet"])
-        optimizer.load_state_dict(state["optimizer"])
+        weights.load_state_dict(state["weights"])
         controller_optimizer.load_state_dict(state["controller_optimizer"])
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
         iteration = state["iteration"]
-    costs = candidate_costs(space, config.resource, config.max_length).to(device)
+        latencies_ms = state["latencies_ms"]
+    if config.resource == "latency" and not latencies_ms:
+        latencies_ms = layer_latencies_ms(space, config.max_length, device=device)
+    costs = candidate_costs(space, config.resource, config.max_length, latencies_ms=latencies_ms).to(device)
     controllers = list(supernet.controllers.parameters())
     planned_steps = _planned_controller_steps(data, space, config)
     for epoch in range(len(epochs) + 1, config.search_epochs + 1):
-        if _stable(epochs, config.stable_epochs):
+        if _ended(epochs, config):
             break
         start_s = time.perf_counter()
         hard_depth = supernet.hard_choice()[1]
@@ -174,7 +186,6 @@ def search(
         with seeded(config.seed, "search", epoch, device):
             batches = epoch_batches(data, space, config, config.warmup_epochs + epoch)
             for step, batch in enumerate(batches, 1):
-                where = {"stage": "search", "epoch": epoch, "step": step}
                 temperature = config.temperature.at(
                     iteration // config.controller_interval, planned_steps=planned_steps
                 )
@@ -185,13 +196,15 @@ def search(
                         F.threshold(weights, min(config.negligible_weight, 0.5 / len(weights)), 0.0)
                         for weights in supernet.controllers.sample(temperature)
                     )
-                loss = supernet.loss(move(batch, device), width, depth)
                 losses.append(
-                    check_finite(loss, learning_rate=config.learning_rate, **where)  # type: ignore[arg-type]
+                    weights.step(
+                        batch,
+                        partial(_loss_at, supernet, width, depth),
+                        stage="search",
+                        epoch=epoch,
+                        step=step,
+                    )
                 )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
                 iteration += 1
                 if iteration % config.controller_interval:
                     continue
@@ -208,7 +221,13 @@ def search(
                     hard_depth=hard_depth,
                     temperature=temperature,
                 )
-                check_finite(loss, learning_rate=config.controller_learning_rate, **where)  # type: ignore[arg-type]
+                check_finite(
+                    loss,
+                    stage="search",
+                    epoch=epoch,
+                    step=step,
+                    learning_rate=config.controller_learning_rate,
+                )
                 # Gradients of the layers' weights, half as much work again, are not computed.
                 gradients = torch.autograd.grad(loss, controllers, allow_unused=True, materialize_grads=True)
                 for parameter, gradient in zip(controllers, gradients, strict=True):
@@ -216,15 +235,18 @@ def search(
                 controller_optimizer.step()
                 controller_parts.append(parts)
         metrics = _epoch_metrics(supernet, config, losses, controller_parts, temperature)
+        if config.stop_on == "ndcg":
+            metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)
         epochs.append(EpochReport.ended_now("search", epoch, config.search_epochs, metrics, start_s))
         save_checkpoint(
             checkpoint_dir,
             {
                 "supernet": supernet.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "weights": weights.state_dict(),
                 "controller_optimizer": controller_optimizer.state_dict(),
                 "epochs": [report.to_dict() for report in epochs],
                 "iteration": iteration,
+                "latencies_ms": tuple(latencies_ms),
             },
             owner,
         )
@@ -266,10 +288,31 @@ def _planned_controller_steps(data: SplitData, space: CandidateSpace, config: Se
     return config.search_epochs * steps // config.controller_interval
 
 
-def _stable(epochs: list[EpochReport], patience: int) -> bool:
-    """Whether the hard choice has not changed in the last `patience` epochs."""
+def _loss_at(
+    supernet: Supernet, width: Tensor, depth: Tensor, batch: Batch, negatives: Tensor | None
+) -> Tensor:
+    """The supernet's loss at one sample of the controllers."""
+    return supernet.loss(batch, width, depth, negatives)
+
+
+def _ended(epochs: list[EpochReport], config: SearchConfig) -> bool:
+    """Whether the search ends before its last epoch; see `SearchConfig.stop_on`."""
+    if config.stop_on == "ndcg":
+        values = [report.metrics[_NDCG] for report in epochs]
+        return bool(values) and len(values) - 1 - values.index(max(values)) >= config.ndcg_patience
     choices = [(report.metrics["candidate"], report.metrics["num_layers"]) for report in epochs]
-    return len(choices) > patience and len(set(choices[-patience - 1 :])) == 1
+    return len(choices) > config.stable_epochs and len(set(choices[-config.stable_epochs - 1 :])) == 1
+
+
+def _hard_choice_ndcg(supernet: Supernet, data: SplitData, config: SearchConfig, device: str) -> float:
+    """NDCG@10, on the controllers' data, of the hard-selected network with the supernet's weights."""
+    candidate, num_layers = supernet.hard_choice(max_flops=config.max_flops)
+    network = supernet.extract(supernet.space.architecture(candidate, num_layers)).eval()
+    protocol = selection_protocol(data)
+    figures = evaluate(
+        network.scores, data, "valid", max_length=config.max_length, protocols=(protocol,), device=device
+    )
+    return figures[f"{protocol}/ndcg_at_10"]
 
 
 def _epoch_metrics(

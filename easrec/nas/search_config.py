@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from easrec.errors import InputError
 from easrec.nas.controllers import TemperatureSchedule
 from easrec.nas.resources import DepthCost, Resource
+from easrec.weight_steps import Loss, check_loss_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,14 +24,29 @@ class SearchConfig:
     """Epochs in which only the weights learn, all candidates and exits weighing the same."""
     search_epochs: int = 10
     """The most epochs of the search itself."""
+    stop_on: Literal["choice", "ndcg"] = "choice"
+    """What ends the search before: the hard choice that stays the same for `stable_epochs`, or NDCG@10 of the
+    hard-selected network in the supernet that does not grow for `ndcg_patience` epochs. The result is the
+    choice at the end in either case."""
     stable_epochs: int = 3
-    """The search ends early when the hard choice has stayed the same for so many epochs."""
+    """Epochs in which the hard choice must have stayed the same."""
+    ndcg_patience: int = 10
+    """Epochs without a better NDCG@10 of the hard-selected network."""
+    controller_data: Literal["valid", "train_split"] = "valid"
+    """What the controllers learn from: the validation targets, or each user's last training target, which
+    the weights then do not see, so that the search leaves validation untouched."""
     batch_size: int = 128
     """Sequences in a batch: windows with causal attention, prefixes otherwise."""
     learning_rate: float = 1e-3
     """Adam's step size for the weights."""
     dropout: float = 0.2
     """Share of values dropped after the embeddings and before each residual sum."""
+    loss: Loss = "full"
+    """The weights' cross-entropy: over all items (`full`), or over the target and some others (`sampled`)."""
+    num_negatives: int = 1024
+    """Items that the targets of a batch compete with where the loss is sampled."""
+    micro_batch_size: int | None = None
+    """Sequences computed at once; None for the whole batch. Less memory, the same gradients."""
     controller_learning_rate: float = 0.01
     """Adam's step size for the controllers."""
     controller_interval: int = 2
@@ -38,7 +54,10 @@ class SearchConfig:
     temperature: TemperatureSchedule = field(default_factory=TemperatureSchedule)
     """Schedule of the Gumbel-softmax temperature, in the controllers' steps."""
     resource: Resource = "flops"
-    """What the resource term counts: `flops` or `params` of a layer."""
+    """What the resource term counts: `flops`, `params` or the measured `latency` of a layer."""
+    latencies_ms: tuple[float, ...] = ()
+    """Latency of a layer of each candidate, for `latency`; left out, it is measured when the search begins
+    (see `easrec.evaluation.layer_latency`), and a search then repeats itself only up to that measurement."""
     depth_cost: DepthCost = "straight_through"
     """How the depth enters the resource term; see `easrec.nas.resources.resource_term`."""
     depth_refresh: Literal["epoch", "interval"] = "epoch"
@@ -58,6 +77,7 @@ class SearchConfig:
             "max_length",
             "search_epochs",
             "stable_epochs",
+            "ndcg_patience",
             "batch_size",
             "controller_interval",
         ):
@@ -76,7 +96,14 @@ class SearchConfig:
             raise InputError(f"max_flops must be at least 1, got {self.max_flops}")
         if not 0 <= self.negligible_weight < 0.01:
             raise InputError(f"negligible_weight must lie in [0, 0.01), got {self.negligible_weight}")
+        check_loss_settings(self.loss, self.num_negatives, self.micro_batch_size)
+        # Lists arrive from JSON and command lines; a frozen value wants tuples.
+        object.__setattr__(self, "latencies_ms", tuple(self.latencies_ms))
+        if self.latencies_ms and self.resource != "latency":
+            raise InputError(f"latencies_ms belong to resource='latency', got resource={self.resource!r}")
         for name, choices in (
+            ("stop_on", ("choice", "ndcg")),
+            ("controller_data", ("valid", "train_split")),
             ("resource", get_args(Resource)),
             ("depth_cost", get_args(DepthCost)),
             ("depth_refresh", ("epoch", "interval")),
@@ -91,5 +118,16 @@ class SearchConfig:
 
     def warmup_settings(self) -> dict[str, Any]:
         """The settings that the warm-up depends on: runs that agree in them can share one warm supernet."""
-        names = ("seed", "max_length", "warmup_epochs", "batch_size", "learning_rate", "dropout")
+        names = (
+            "seed",
+            "max_length",
+            "warmup_epochs",
+            "batch_size",
+            "learning_rate",
+            "dropout",
+            "controller_data",
+            "loss",
+            "num_negatives",
+            "micro_batch_size",
+        )
         return {name: getattr(self, name) for name in names}

@@ -18,7 +18,7 @@ from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.dropout import dropout
 from easrec.models.packing import Packing
-from easrec.models.prediction import check_lengths, item_scores, last_positions, next_item_loss
+from easrec.models.prediction import check_lengths, item_loss, item_scores, last_positions
 from easrec.models.saving import save_weights
 from easrec.models.transformer import (
     LAYER_NORM_EPS,
@@ -133,11 +133,17 @@ class Supernet(nn.Module):
         hidden = self(item_ids, width_weights, depth_weights)
         return item_scores(last_positions(hidden, lengths), self.item_embedding.weight)
 
-    def loss(self, batch: Batch, width_weights: Tensor, depth_weights: Tensor) -> Tensor:
-        """Mean cross-entropy over the batch's targets, a scalar."""
+    def loss(
+        self,
+        batch: Batch,
+        width_weights: Tensor,
+        depth_weights: Tensor,
+        negatives: Tensor | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy over the batch's targets, a scalar; see `SequentialRecommender.loss`."""
         packing = Packing(batch.item_ids > 0)
         outputs = self._encode(batch.item_ids, width_weights, depth_weights, packing)
-        return next_item_loss(outputs, packing.pack(batch.targets), self.item_embedding.weight)
+        return item_loss(outputs, packing.pack(batch.targets), self.item_embedding, negatives)
 
     def hard_choice(self, *, max_flops: int | None = None) -> tuple[int, int]:
         """(k*, n*): the candidate (from 0) and the number of layers of the largest controller weights.

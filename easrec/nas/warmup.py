@@ -10,6 +10,7 @@ import torch
 
 from easrec.allocator import trim_heap
 from easrec.data.batches import Batch
+from easrec.data.holdout import hold_out_last_targets
 from easrec.data.sequences import SplitData
 from easrec.models.architecture import CandidateSpace
 from easrec.nas.search_config import SearchConfig
@@ -17,15 +18,14 @@ from easrec.nas.supernet import Supernet
 from easrec.training import (
     EpochReport,
     OnEpoch,
-    check_finite,
     checked_batches,
     fingerprint,
     load_checkpoint,
-    move,
     save_checkpoint,
     seeded,
     training_form,
 )
+from easrec.weight_steps import WeightSteps
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class WarmUp:
 
     supernet: Supernet
     optimizer_state: dict[str, Any]
+    """See `easrec.weight_steps.WeightSteps.state_dict`."""
     owner: str
     """Fingerprint of data, space and settings: a search that begins here must have the same."""
     epochs: list[EpochReport]
@@ -46,9 +47,22 @@ def run_fingerprint(
     return fingerprint(stage, data.checksum, data.num_items, space.to_dict(), settings, initial)
 
 
-def weight_optimizer(supernet: Supernet, config: SearchConfig) -> torch.optim.Adam:
+def weight_steps(supernet: Supernet, config: SearchConfig, device: str) -> WeightSteps:
     """The optimiser of the weights W, the same in warm-up and search."""
-    return torch.optim.Adam(supernet.weight_parameters(), lr=config.learning_rate, fused=True)
+    return WeightSteps(
+        supernet.weight_parameters(),
+        supernet.item_embedding,
+        learning_rate=config.learning_rate,
+        loss=config.loss,
+        num_negatives=config.num_negatives,
+        micro_batch_size=config.micro_batch_size,
+        device=device,
+    )
+
+
+def search_data(data: SplitData, config: SearchConfig) -> SplitData:
+    """What warm-up and search see of a split: all but the test, or training alone (`train_split`)."""
+    return data if config.controller_data == "valid" else hold_out_last_targets(data)
 
 
 def warm_up(
@@ -74,14 +88,15 @@ def warm_up(
         InputError: the data have nothing to train on, or the checkpoint belongs to another run.
         NonFiniteLossError: the loss became NaN or infinite.
     """
+    data = search_data(data, config)
     owner = run_fingerprint(data, space, "warmup", config.warmup_settings())
     with seeded(config.seed, "init", 0, device):
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
-    optimizer = weight_optimizer(supernet, config)
+    weights = weight_steps(supernet, config, device)
     epochs: list[EpochReport] = []
     if state := load_checkpoint(checkpoint_dir, owner):
         supernet.load_state_dict(state["supernet"])
-        optimizer.load_state_dict(state["optimizer"])
+        weights.load_state_dict(state["weights"])
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
     width = torch.full((len(space),), 1 / len(space), device=device)
     depth = torch.full((space.num_layers,), 1 / space.num_layers, device=device)
@@ -91,26 +106,22 @@ def warm_up(
         losses = []
         with seeded(config.seed, "warmup", epoch, device):
             for step, batch in enumerate(epoch_batches(data, space, config, epoch), 1):
-                loss = supernet.loss(move(batch, device), width, depth)
                 losses.append(
-                    check_finite(
-                        loss,
+                    weights.step(
+                        batch,
+                        lambda part, negatives: supernet.loss(part, width, depth, negatives),
                         stage="warmup",
                         epoch=epoch,
                         step=step,
-                        learning_rate=config.learning_rate,
                     )
                 )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
         metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
         epochs.append(EpochReport.ended_now("warmup", epoch, config.warmup_epochs, metrics, start_s))
         save_checkpoint(
             checkpoint_dir,
             {
                 "supernet": supernet.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "weights": weights.state_dict(),
                 "epochs": [report.to_dict() for report in epochs],
             },
             owner,
@@ -118,7 +129,7 @@ def warm_up(
         trim_heap()
         if on_epoch is not None:
             on_epoch(epochs[-1])
-    return WarmUp(supernet.eval(), optimizer.state_dict(), owner, epochs)
+    return WarmUp(supernet.eval(), weights.state_dict(), owner, epochs)
 
 
 def epoch_batches(

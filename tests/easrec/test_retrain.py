@@ -34,6 +34,15 @@ def test_retraining_solves_the_chains_and_keeps_the_best_epoch():
     assert again["full/recall_at_1"] > 0.9
 
 
+def test_retraining_on_a_sampled_loss_solves_the_chains_too():
+    data = chains()
+    data = dataclasses.replace(data, statistics=data.statistics | {"repeat_share": 1.0})
+    config = _config(max_epochs=60, patience=20, dropout=0.0, loss="sampled", num_negatives=6)
+    result = retrain(NETWORK, data, config)
+    found = evaluate(result.model.scores, data, "valid", max_length=LENGTH, cutoffs=(1,))
+    assert found["full/recall_at_1"] > 0.9
+
+
 def test_training_stops_after_patience_epochs_without_a_better_one():
     result = retrain(NETWORK, chains(64), _config(max_epochs=100, patience=2, learning_rate=1e-9))
     assert result.stopped_early
@@ -103,7 +112,7 @@ def test_no_test_item_reaches_retraining():
 def test_a_loss_that_is_not_finite_stops_retraining(monkeypatch):
     losses = iter([1.0, float("inf")])
     monkeypatch.setattr(
-        SequentialRecommender, "loss", lambda self, _: next(losses) + 0 * self.item_embedding.weight.sum()
+        SequentialRecommender, "loss", lambda self, *_: next(losses) + 0 * self.item_embedding.weight.sum()
     )
     with pytest.raises(NonFiniteLossError, match="the loss is inf in step 2 of retrain epoch 1"):
         retrain(NETWORK, chains(), _config())

@@ -84,7 +84,7 @@ def test_candidate_costs_are_those_of_one_layer():
     candidates = [Architecture(16, 24, 1, 2), Architecture(8, 12, 1, 2)]
     assert candidate_costs(space, "flops", 5).tolist() == [layer_flops(c, 5) for c in candidates]
     assert candidate_costs(space, "params", 5).tolist() == [layer_parameters(c) for c in candidates]
-    with pytest.raises(InputError, match="resource must be one of flops, params, got 'energy'"):
+    with pytest.raises(InputError, match="resource must be one of flops, params, latency, got 'energy'"):
         candidate_costs(space, "energy", 5)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from easrec.data.batches import Batch, training_batches, validation_batches
 from easrec.errors import InputError
+from easrec.evaluation.protocols import evaluate
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.transformer import SequentialRecommender
 from easrec.nas.candidates import IndependentLayer
@@ -379,3 +380,88 @@ def test_the_search_finds_the_network_that_solves_the_chains(seed):
     assert found[0.0].hidden_size == 16
     assert found[0.5] == NAMED
     assert found[100.0] == SMALLEST
+
+
+def test_the_search_stops_on_ndcg_and_still_derives_the_choice_at_its_end():
+    config = _config(stop_on="ndcg", ndcg_patience=2, search_epochs=30, tradeoff=1.0, learning_rate=1e-9)
+    result = search(chains(64), SPACE, config)
+    values = [epoch.metrics["hard_choice_ndcg_at_10"] for epoch in result.epochs]
+    best = values.index(max(values))
+    assert len(values) == best + 3 < 30
+    last = result.epochs[-1].metrics
+    assert result.architecture == SPACE.architecture(int(last["candidate"]), int(last["num_layers"]))
+
+
+def test_ndcg_of_the_hard_choice_is_that_of_the_network_it_extracts():
+    data = chains(64)
+    result = search(data, SPACE, _config(stop_on="ndcg", search_epochs=2))
+    network = result.supernet.extract(result.architecture).eval()
+    found = evaluate(network.scores, data, "valid", max_length=LENGTH, protocols=("unseen",))
+    assert result.epochs[-1].metrics["hard_choice_ndcg_at_10"] == pytest.approx(found["unseen/ndcg_at_10"])
+
+
+def test_a_search_on_a_training_split_never_sees_validation_or_test_items():
+    """Every user's last two items are markers; a search that saw one would give its row a gradient."""
+    data = chains(64)
+    items = data.items.copy()
+    items[data.valid.positions] = 14
+    items[data.test.positions] = 15
+    marked = dataclasses.replace(data, items=items, num_items=15, checksum="marked")
+    seen = search(marked, SPACE, _config(controller_data="train_split"))
+    hidden = search(
+        dataclasses.replace(marked, items=np.where(items > 13, 1, items)),
+        SPACE,
+        _config(controller_data="train_split"),
+    )
+    assert state_digest(seen.supernet) == state_digest(hidden.supernet)
+    by_validation = search(marked, SPACE, _config())
+    assert state_digest(by_validation.supernet) != state_digest(seen.supernet)
+
+
+def test_a_search_by_latency_prefers_what_is_fast_though_it_does_more():
+    """The table says that the larger candidate is the faster one."""
+    config = _config(
+        resource="latency", latencies_ms=(1.0, 9.0), tradeoff=50.0, accuracy_weight=0.0, search_epochs=4
+    )
+    result = search(chains(64), SPACE, config)
+    assert result.candidate == 0
+    by_flops = search(chains(64), SPACE, dataclasses.replace(config, resource="flops", latencies_ms=()))
+    assert by_flops.candidate == 1
+
+
+def test_latencies_are_measured_once_and_kept_on_resume(tmp_path, monkeypatch):
+    tables = iter([(1.0, 2.0)])
+    monkeypatch.setattr("easrec.nas.search.layer_latencies_ms", lambda *_, **__: next(tables))
+    config = _config(resource="latency", search_epochs=2)
+
+    def interrupt(report):
+        if report.stage == "search":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(chains(64), SPACE, config, checkpoint_dir=tmp_path, on_epoch=interrupt)
+    result = search(chains(64), SPACE, config, checkpoint_dir=tmp_path)
+    given = search(chains(64), SPACE, dataclasses.replace(config, latencies_ms=(1.0, 2.0)))
+    assert [e.metrics for e in result.epochs] == [e.metrics for e in given.epochs]
+
+
+def test_latencies_that_fit_nothing_are_refused():
+    with pytest.raises(InputError, match="latencies_ms belong to resource='latency'"):
+        _config(latencies_ms=(1.0, 2.0))
+    with pytest.raises(InputError, match=r"a positive number for each of the 2 candidates, got \[1\.0\]"):
+        search(chains(32), SPACE, _config(resource="latency", latencies_ms=(1.0,)))
+
+
+def test_a_sampled_search_resumes_exactly(tmp_path):
+    config = _config(loss="sampled", num_negatives=6, micro_batch_size=20)
+    whole = search(chains(64), SPACE, config)
+    assert state_digest(search(chains(64), SPACE, _config()).supernet) != state_digest(whole.supernet)
+
+    def interrupt(report):
+        if (report.stage, report.epoch) == ("search", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(chains(64), SPACE, config, checkpoint_dir=tmp_path, on_epoch=interrupt)
+    resumed = search(chains(64), SPACE, config, checkpoint_dir=tmp_path)
+    assert state_digest(resumed.supernet) == state_digest(whole.supernet)
