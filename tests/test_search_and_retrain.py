@@ -1,0 +1,63 @@
+"""One search on the command line: every stage runs, and a second call repeats none of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from easrec.files import read_json
+from easrec.models.architecture import Architecture
+from easrec.models.saving import load_network
+
+SCRIPT = Path(__file__).parent.parent / "pipelines" / "search_and_retrain.py"
+
+
+def run(*words: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "200", "TERM": "dumb", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_one_search_gives_a_network_and_its_figures_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    rows = [f"u{user},i{(user * 7 + step * step) % 50},{step}" for user in range(40) for step in range(12)]
+    log.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    words = [
+        "--data", log, "--output", tmp_path / "one",
+        "--space.hidden-size", 16, "--space.inner-size", 32, "--space.num-layers", 2,
+        "--space.pairing", "product", "--space.weights", "shared",
+        "--search.max-length", 10, "--search.warmup-epochs", 1, "--search.search-epochs", 1,
+        "--search.controller-data", "train_split", "--retrain.max-epochs", 1,
+        "--init", "transfer", "--transfer-from", "searched",
+    ]  # fmt: skip
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    for stage in ("warmup 1/1", "search 1/1", "retrain 1/1", "derived h"):
+        assert stage in done.stdout
+    saved = read_json(tmp_path / "one" / "figures.json")
+    network = load_network(tmp_path / "one" / "network")
+    assert network.architecture == Architecture.from_dict(saved["architecture"])
+    assert saved["figures"]["params"] == sum(parameter.numel() for parameter in network.parameters())
+    assert 0 <= saved["figures"]["test/full/ndcg_at_10"] <= 1
+    again = run(*words)
+    assert again.returncode == 0, again.stderr
+    assert "1/1" not in again.stdout, "no epoch is trained twice"
+
+
+def test_a_mistake_is_told_and_ends_with_status_2(tmp_path: Path) -> None:
+    done = run("--output", tmp_path / "one", "--data", "nowhere.csv")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "search_and_retrain.py: nowhere.csv: there is no such file; check the path\n",
+    )
+    done = run("--output", tmp_path / "one", "--search.tradeoff", -1)
+    assert done.returncode == 2
+    assert "tradeoff must be a finite number of at least 0, got -1.0" in done.stderr
+    assert not (tmp_path / "one").exists()
