@@ -6,59 +6,45 @@ Legend: M interactions.
 import csv
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from easrec.data.csv_rows import log_of_rows, read_csv_rows, read_header
+from easrec.data.logs import Log, Malformed, Timestamps, make_ids
+from easrec.data.times import parse_numbers
 from easrec.errors import InputError
 
 FORMATS = (".parquet", ".csv", ".inter")
 
-# As int() would print it, so that texts such as "007" stay texts; 18 digits fit into int64.
-_WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
-
-Timestamps = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+OnMalformed = Literal["refuse", "skip"]
 
 
-@dataclass(frozen=True, eq=False)
-class Ids:
-    """A column of ids: `values[codes]` is the column."""
-
-    codes: npt.NDArray[np.int64]
-    """Rank of each row's id among the distinct ones, (M,)."""
-    values: npt.NDArray[Any]
-    """The distinct ids in ascending order: int64, or objects of type str."""
-
-    def only(self, rows: npt.NDArray[np.bool_]) -> "Ids":
-        """The ids of `rows`, a mask (M,), without the values that no longer occur."""
-        codes = self.codes[rows]
-        present = np.bincount(codes, minlength=len(self.values)) > 0
-        return Ids((np.cumsum(present) - 1)[codes], self.values[present])
-
-
-@dataclass(frozen=True, eq=False)
-class Log:
-    """The columns of a log, without nulls."""
-
-    users: Ids
-    items: Ids
-    timestamps: Timestamps
-    """Finite numbers, (M,)."""
-
-
-def read_log(path: Path, *, user_column: str, item_column: str, time_column: str) -> Log:
+def read_log(
+    path: Path,
+    *,
+    user_column: str,
+    item_column: str,
+    time_column: str,
+    malformed: OnMalformed = "refuse",
+) -> Log:
     """Read three columns of a .parquet, .csv (comma) or .inter (tab, types in the header) file.
 
     Ids of a text format become numbers if all of the column are whole numbers; parquet keeps the
     type it states. Dates and times of parquet count as numbers.
+
+    Args:
+        path: the file.
+        user_column: name of the column of user ids; likewise the two below. In a .inter file, without the
+            type that follows the colon.
+        item_column: name of the column of item ids.
+        time_column: name of the column of timestamps.
+        malformed: "refuse" a file with a line that cannot be used, or "skip" such lines of a .csv or .inter
+            file, which are then counted in `Log.malformed`. A parquet file with nulls is refused always.
 
     Raises:
         InputError: one sentence that says what is wrong, where, and what to do.
@@ -71,33 +57,46 @@ def read_log(path: Path, *, user_column: str, item_column: str, time_column: str
     if path.suffix not in FORMATS:
         raise InputError(
             f"{path}: the ending {path.suffix!r} names no format that can be read; give a file "
-            f"that ends in {', '.join(FORMATS)}"
+            f"that ends in {', '.join(FORMATS)}, or, for the raw file of a known data set, that name too"
         )
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; check the path")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; give a log with a header and rows")
     try:
-        read = _read_parquet if path.suffix == ".parquet" else _read_text
-        table = read(path, columns)
+        if path.suffix == ".parquet":
+            table = _read_parquet(path, columns)
+        elif malformed == "refuse":
+            table = _read_text(path, columns)
+        else:
+            return _read_damaged_text(path, columns)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{path}: cannot be read as {path.suffix} ({reason}); repair or convert the file"
         ) from error
     if table.num_rows == 0:
-        raise InputError(f"{path}: the file has a header but no rows; give a log with rows")
+        raise _no_rows(path, Malformed())
     for name in columns.values():
         if nulls := table.column(name).null_count:
             raise InputError(
                 f"{path}: column {name!r} is empty (null) in {nulls} of {table.num_rows} rows; "
                 "fill these in or remove the rows"
             )
-    return Log(
-        users=_ids(path, user_column, table.column(user_column)),
-        items=_ids(path, item_column, table.column(item_column)),
-        timestamps=_timestamps(path, time_column, table.column(time_column)),
+    users, items = (
+        make_ids(
+            table.column(name),
+            where=f"{path}: column {name!r}",
+            is_text_format=path.suffix != ".parquet",
+        )
+        for name in (user_column, item_column)
     )
+    return Log(users, items, _timestamps(path, time_column, table.column(time_column)))
+
+
+def _no_rows(path: Path, malformed: Malformed) -> InputError:
+    but = f" that can be used ({malformed})" if malformed.count else ""
+    return InputError(f"{path}: the file has a header but no rows{but}; give a log with rows")
 
 
 def _read_parquet(path: Path, columns: Mapping[str, str]) -> Any:
@@ -106,25 +105,13 @@ def _read_parquet(path: Path, columns: Mapping[str, str]) -> Any:
 
 
 def _read_text(path: Path, columns: Mapping[str, str]) -> Any:
-    atomic = path.suffix == ".inter"
-    delimiter, quote = ("\t", False) if atomic else (",", '"')
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        reader = (
-            csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-            if atomic
-            else csv.reader(lines, delimiter=delimiter)
-        )
-        header = next(reader, [])
-    # The header of a .inter file states a type after each name, as in "user_id:token".
-    found = [name.rsplit(":", 1)[0] for name in header] if atomic else header
-    _check_columns(path, columns, found)
-    user, item, time = (header[found.index(name)] for name in columns.values())
+    _, (user, item, time), (delimiter, quote) = _text_layout(path, columns, errors="strict")
     # Texts throughout: type inference would make the id "007" a 7, and would stop at a bad
     # timestamp without telling its row.
     encoded = pa.dictionary(pa.int32(), pa.string())
     table = pa.csv.read_csv(
         path,
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, quote_char=quote),
+        parse_options=pa.csv.ParseOptions(delimiter=delimiter, quote_char=quote or False),
         convert_options=pa.csv.ConvertOptions(
             include_columns=[user, item, time],
             column_types={user: encoded, item: encoded, time: pa.string()},
@@ -133,6 +120,32 @@ def _read_text(path: Path, columns: Mapping[str, str]) -> Any:
         ),
     )
     return table.rename_columns(list(columns.values()))
+
+
+def _read_damaged_text(path: Path, columns: Mapping[str, str]) -> Log:
+    header, (user, item, time), (delimiter, quote) = _text_layout(path, columns, errors="replace")
+    with path.open("rb") as stream:
+        rows = read_csv_rows(
+            stream, header=header, columns=(user, item, time), delimiter=delimiter, quote=quote
+        )
+    log = log_of_rows(rows, where=str(path), user=user, item=item, time=time, parse_times=parse_numbers)
+    if not len(log.timestamps):
+        raise _no_rows(path, log.malformed)
+    return log
+
+
+def _text_layout(
+    path: Path, columns: Mapping[str, str], *, errors: str
+) -> tuple[list[str], list[str], tuple[str, str]]:
+    """All names of the header, those of user, item and time, and the delimiter and the quote."""
+    atomic = path.suffix == ".inter"
+    layout = ("\t", "") if atomic else (",", '"')
+    with path.open("rb") as stream:
+        header = read_header(stream, *layout, errors=errors)
+    # The header of a .inter file states a type after each name, as in "user_id:token".
+    found = [name.rsplit(":", 1)[0] for name in header] if atomic else header
+    _check_columns(path, columns, found)
+    return header, [header[found.index(name)] for name in columns.values()], layout
 
 
 def _check_columns(path: Path, columns: Mapping[str, str], found: list[str]) -> None:
@@ -152,41 +165,9 @@ def _check_columns(path: Path, columns: Mapping[str, str], found: list[str]) -> 
         )
 
 
-def _ids(path: Path, name: str, column: Any) -> Ids:
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    encoded = column.unify_dictionaries().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0)
-    values, codes = encoded.dictionary, encoded.indices.to_numpy().astype(np.int64)
-    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-    if is_text and path.suffix != ".parquet":
-        is_text = not pc.all(pc.match_substring_regex(values, _WHOLE_NUMBER)).as_py()
-    if not is_text:
-        try:
-            values = values.cast(pa.int64())
-        except pa.ArrowException as error:
-            raise InputError(
-                f"{path}: column {name!r} holds {values.type}; ids must be texts or whole numbers"
-            ) from error
-    # Sorting by value also merges equal entries, which a file's own dictionary may hold.
-    distinct, ranks = np.unique(values.to_numpy(zero_copy_only=False), return_inverse=True)
-    return Ids(ranks[codes], distinct).only(np.ones(len(codes), dtype=np.bool_))
-
-
 def _timestamps(path: Path, name: str, column: Any) -> Timestamps:
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.timestamp("us"), safe=False)
-    for number in (pa.int64(), pa.float64()):
-        try:
-            values: Timestamps = column.cast(number).to_numpy()
-            break
-        except pa.ArrowException:
-            continue
-    else:
-        texts = column.to_pandas()
-        values = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
+    values, is_bad = parse_numbers(column)
+    bad = np.flatnonzero(is_bad)
     if len(bad):
         more = f", nor are {len(bad) - 1} more" if len(bad) > 1 else ""
         raise InputError(

@@ -200,7 +200,7 @@ def describe_split(data: SplitData) -> dict[str, float | int]:
     cold = {f"cold_{split}_share": _share(~trained[data.target_items(split)]) for split in ("valid", "test")}
     rows = np.repeat(np.arange(data.num_users), data._row_lengths())
     # An interaction is a repeat if the same row had the item before; hashing avoids a sort.
-    repeated = pd.Index(rows * (data.num_items + 1) + data.items).duplicated(keep="first")
+    repeated = pd.Series(rows * (data.num_items + 1) + data.items).duplicated(keep="first").to_numpy()
     return {
         "users": data.num_users,
         "items": data.num_items,

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from easrec.data.interactions import Interactions, content_checksum
+from easrec.data.logs import NOTHING_MALFORMED, Malformed
 
 SHORTEST_HISTORY = 5
 NUM_SUCCESSORS = 3
@@ -67,6 +68,7 @@ def subsample(interactions: Interactions, num_users: int, *, seed: int) -> Inter
         user_ids=interactions.user_ids[chosen],
         item_ids=interactions.item_ids[np.concatenate(([0], kept_items))],
         dropped=interactions.dropped,
+        malformed=interactions.malformed,
     )
 
 
@@ -110,6 +112,7 @@ def _interactions(
     user_ids: npt.NDArray[np.generic],
     item_ids: npt.NDArray[np.generic],
     dropped: dict[str, int],
+    malformed: Malformed = NOTHING_MALFORMED,
 ) -> Interactions:
     return Interactions(
         name=name,
@@ -120,4 +123,5 @@ def _interactions(
         item_ids=item_ids,
         dropped=dict(dropped),
         checksum=content_checksum(users, items, user_ids, item_ids),
+        malformed=malformed,
     )

@@ -222,7 +222,7 @@ def test_a_name_look_up_that_hangs_is_given_up_soon(tmp_path, monkeypatch):
         released.wait(20)
         raise OSError("too late to matter")
 
-    monkeypatch.setattr(catalog.urllib.request, "urlopen", hanging_open)
+    monkeypatch.setattr("urllib.request.urlopen", hanging_open)
     began = time.monotonic()
     with pytest.raises(SourceError, match=r"not reachable: no answer within 0\.3 s"):
         replace(ML_100K.sources[0], timeout_s=0.3).write(tmp_path / "raw")

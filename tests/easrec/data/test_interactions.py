@@ -274,3 +274,60 @@ def test_broken_files(tmp_path):
     no_parquet = tmp_path / "own.parquet"
     no_parquet.write_text("user_id,item_id,timestamp\n1,2,3\n")
     refused(no_parquet, r"cannot be read as \.parquet")
+
+
+REPEATING = [  # user, item, timestamp; users 1 and 2 meet item 5 twice, item 8 is met by one user alone
+    (1, 5, 10),
+    (1, 6, 11),
+    (1, 5, 12),
+    (2, 5, 3),
+    (2, 5, 3),
+    (2, 6, 4),
+    (3, 5, 1),
+    (3, 6, 2),
+    (3, 8, 3),
+]
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "expected"),
+    [
+        (None, {1: [5, 6, 5], 2: [5, 5, 6], 3: [5, 6, 8]}),
+        ("keep", {1: [5, 6, 5], 2: [5, 5, 6], 3: [5, 6, 8]}),
+        ("first", {1: [5, 6], 2: [5, 6], 3: [5, 6, 8]}),
+        ("last", {1: [6, 5], 2: [5, 6], 3: [5, 6, 8]}),
+    ],
+)
+def test_duplicates_of_a_log_are_kept_unless_asked_otherwise(tmp_path, duplicates, expected):
+    path = write_log(tmp_path / "own.csv", REPEATING)
+    log = load_interactions(path, duplicates=duplicates, min_user_interactions=1)
+    assert histories(log) == expected
+    removed = {"duplicates": 2} if duplicates in ("first", "last") else {}
+    assert log.dropped == {"users": 0, "interactions": 0, **removed}
+
+
+def test_duplicates_go_before_the_users_with_too_few(tmp_path):
+    path = write_log(tmp_path / "own.csv", REPEATING)
+    assert histories(load_interactions(path, duplicates="first")) == {3: [5, 6, 8]}
+
+
+def test_a_core_drops_items_too_and_counts_them(tmp_path):
+    path = write_log(tmp_path / "own.csv", REPEATING)
+    log = load_interactions(path, k_core=2, min_user_interactions=1)
+    assert histories(log) == {1: [5, 6, 5], 2: [5, 5, 6], 3: [5, 6]}
+    assert log.dropped == {"users": 0, "interactions": 1, "items": 1}
+    # Without item 8 user 3 has too few; without user 3 the others still have enough.
+    log = load_interactions(path, k_core=2, min_user_interactions=3)
+    assert histories(log) == {1: [5, 6, 5], 2: [5, 5, 6]}
+    assert log.dropped == {"users": 1, "interactions": 3, "items": 1}
+    assert load_interactions(path, k_core=0).checksum == load_interactions(path).checksum
+    refused(path, "nobody is left of 3 users and 3 items, since no group of them has 4", k_core=4)
+    with pytest.raises(ValueError, match="k_core must be at least 0, got -1"):
+        load_interactions(path, k_core=-1)
+
+
+def test_raw_files_need_the_name_of_their_data_set(tmp_path):
+    path = write_log(tmp_path / "own.csv")
+    refused("own", r"'own' is no data set known by name, which raw files \(.*own.csv\) belong to", raw=path)
+    refused("ml-1m", "no such file or directory; check the path", raw=tmp_path / "none.zip")
+    refused(tmp_path / "ml-1m.zip", "names no format .* for the raw file of a known data set, that name too")
