@@ -4,11 +4,12 @@ from torch.nn import functional as F
 
 from easrec.data.batches import Batch
 from easrec.errors import InputError
-from easrec.models.architecture import Architecture
+from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.packing import Packing
 from easrec.models.prediction import item_scores
 from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender, TransformerLayer
+from easrec.nas.supernet import Supernet
 from tests.randomise import randomise
 from tests.reference import attention as reference
 
@@ -215,3 +216,50 @@ def test_a_directory_without_a_network_or_with_foreign_weights_is_refused(tmp_pa
     (tmp_path / "flat" / "weights.safetensors").replace(tmp_path / "deep" / "weights.safetensors")
     with pytest.raises(InputError, match=r"do not fit its network\.json"):
         load_network(tmp_path / "deep")
+
+
+def _with_marked_dropout(monkeypatch, module_name):
+    """Replace dropout by a factor of its own in each call; returns the list of (factor, share)."""
+    calls = []
+
+    def mark(x, share, training):
+        assert training
+        calls.append((torch.ones((), requires_grad=True), share))
+        return x * calls[-1][0]
+
+    for name in ("easrec.models.transformer", module_name):
+        monkeypatch.setattr(f"{name}.dropout", mark)
+    return calls
+
+
+def test_dropout_acts_on_the_embeddings_and_before_each_residual_sum(monkeypatch):
+    calls = _with_marked_dropout(monkeypatch, "easrec.models.transformer")
+    network = _network(num_layers=2).train()
+    network.dropout = 0.3
+    output = network(torch.tensor([[3, 1, 4, 1, 5, 9]]))
+    # The embeddings once, then attention and feed-forward network of each of two layers.
+    assert [share for _, share in calls] == [0.3, 0.2, 0.2, 0.2, 0.2]
+    gradients = torch.autograd.grad(output.square().sum() + output[..., 0].sum(), [f for f, _ in calls])
+    assert all(gradient.abs() > 1e-6 for gradient in gradients)
+
+
+def test_dropout_acts_on_each_candidates_embeddings_in_a_supernet(monkeypatch):
+    calls = _with_marked_dropout(monkeypatch, "easrec.nas.supernet")
+    space = CandidateSpace(8, 12, 1, 2, (0, 0.5), (0, 0.5))
+    supernet = randomise(Supernet(space, 20, 6, dropout=0.1)).train()
+    output = supernet(torch.tensor([[3, 1, 4, 1, 5, 9]]), torch.tensor([0.5, 0.5]), torch.tensor([1.0]))
+    assert [share for _, share in calls] == [0.1] * (2 + 2 * 2)
+    gradients = torch.autograd.grad(output[..., 0].sum(), [factor for factor, _ in calls])
+    assert all(gradient.abs() > 1e-6 for gradient in gradients)
+
+
+@pytest.mark.parametrize("gate_layers", [1, 2])
+def test_gradients_of_gates_reach_the_embeddings(gate_layers):
+    layer = randomise(TransformerLayer(Architecture(8, 12, 1, 2, gate_layers=gate_layers), 0.0)).double()
+    packing = Packing(torch.ones(1, 3, dtype=torch.bool))
+    x = torch.randn(3, 8, dtype=torch.float64)
+    embeddings = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 8, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda e: (layer(x, e, packing) * weights).sum(), embeddings)
+    (gradient,) = torch.autograd.grad((layer(x, embeddings, packing) * weights).sum(), embeddings)
+    assert gradient.abs().max() > 1e-3

@@ -11,7 +11,7 @@ from easrec.evaluation.protocols import evaluate
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.transformer import SequentialRecommender
 from easrec.nas.candidates import IndependentLayer
-from easrec.nas.controllers import TemperatureSchedule, relaxed_choice
+from easrec.nas.controllers import Controllers, TemperatureSchedule, relaxed_choice
 from easrec.nas.resources import candidate_costs
 from easrec.nas.search import SearchConfig, controller_loss, search, warm_up
 from easrec.nas.supernet import Supernet
@@ -465,3 +465,70 @@ def test_a_sampled_search_resumes_exactly(tmp_path):
         search(chains(64), SPACE, config, checkpoint_dir=tmp_path, on_epoch=interrupt)
     resumed = search(chains(64), SPACE, config, checkpoint_dir=tmp_path)
     assert state_digest(resumed.supernet) == state_digest(whole.supernet)
+
+
+def test_temperatures_follow_the_schedule_in_controller_steps(monkeypatch):
+    """64 users make 2 steps an epoch; every second one is the controllers' too, at the same temperature."""
+    seen = []
+    sample = Controllers.sample
+
+    def record(controllers, temperature):
+        seen.append(temperature)
+        return sample(controllers, temperature)
+
+    monkeypatch.setattr(Controllers, "sample", record)
+    schedule = TemperatureSchedule(kind="linear", floor=0.1, fraction=1.0)
+    search(chains(64), SPACE, _config(search_epochs=3, stable_epochs=3, temperature=schedule))
+    expected = []
+    for controller_step in range(3):  # weight step, weight step, controller step
+        expected += [schedule.at(controller_step, planned_steps=3)] * 3
+    assert seen == pytest.approx(expected)
+    assert len(set(expected)) == 3
+
+
+def test_the_hard_depth_is_read_anew_each_epoch(monkeypatch):
+    depths = []
+
+    def record(*args, **settings):
+        depths.append(settings["hard_depth"])
+        return controller_loss(*args, **settings)
+
+    monkeypatch.setattr("easrec.nas.search.controller_loss", record)
+    config = _config(accuracy_weight=0.0, tradeoff=5.0, controller_learning_rate=1.0, search_epochs=2)
+    search(chains(128), SPACE, config)
+    # Ties go to the larger network: two layers at first, then the resources have their way.
+    assert depths == [2, 2, 1, 1]
+
+
+def test_a_choice_that_never_changes_ends_the_search_after_the_epochs_that_show_it():
+    config = _config(accuracy_weight=0.0, tradeoff=5.0, search_epochs=9, stable_epochs=3)
+    result = search(chains(64), SPACE, config)
+    assert {(e.metrics["candidate"], e.metrics["num_layers"]) for e in result.epochs} == {(1, 1)}
+    assert len(result.epochs) == 3 + 1
+
+
+def test_the_search_goes_on_with_the_warm_ups_moments_and_its_own_adam(tmp_path):
+    data, config = chains(64), _config(warmup_epochs=2, search_epochs=1)
+    warm = warm_up(data, SPACE, config)
+    steps = [int(state["step"]) for state in warm.optimizer_state["optimizers"][0]["state"].values()]
+    assert max(steps) == 4
+    search(data, SPACE, config, warm=warm, checkpoint_dir=tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    steps = [int(moments["step"]) for moments in state["weights"]["optimizers"][0]["state"].values()]
+    assert max(steps) == 4 + 2
+    of_controllers = state["controller_optimizer"]["param_groups"][0]
+    assert tuple(of_controllers["betas"]) == (0.5, 0.999)
+    assert of_controllers["lr"] == config.controller_learning_rate
+
+
+def test_all_candidates_and_exits_weigh_the_same_in_the_warm_up(monkeypatch):
+    weights = []
+    loss = Supernet.loss
+
+    def record(supernet, batch, width, depth, negatives=None):
+        weights.append((width.tolist(), depth.tolist()))
+        return loss(supernet, batch, width, depth, negatives)
+
+    monkeypatch.setattr(Supernet, "loss", record)
+    warm_up(chains(64), SPACE, _config())
+    assert weights == [([0.5, 0.5], [0.5, 0.5])] * 2
