@@ -1,0 +1,18 @@
+"""Settings of RecBole that its serving and its training share; runs in RecBole's environment."""
+
+
+def common_settings(folder: str) -> dict[str, object]:
+    """What differs from RecBole's own settings, for a log of users, items and times below `folder`."""
+    return {
+        "data_path": folder,
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "train_neg_sample_args": None,
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_size": 64,
+        "inner_size": 256,
+        "loss_type": "CE",
+        "use_gpu": False,
+        "show_progress": False,
+    }
