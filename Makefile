@@ -34,8 +34,14 @@ ui: install
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow server \
 		--backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port 5000 --workers 1
 
+# All benchmarks, most of them beside RecBole, which gets an environment of its own in the cache directory.
+# SWEEP=DIR measures the knee point of that sweep instead of the same architecture with fresh weights.
+SWEEP ?=
 bench: install
 	$(BIN)/python benchmarks/stages.py $(ARGS)
+	$(BIN)/python benchmarks/serving.py --pip-args="$(PIP_ARGS)" $(if $(SWEEP),--output $(SWEEP))
+	$(BIN)/python benchmarks/training.py --pip-args="$(PIP_ARGS)"
+	$(BIN)/python benchmarks/item_tables.py
 
 install: $(VENV)/installed
 

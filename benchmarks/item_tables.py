@@ -3,9 +3,9 @@
     python benchmarks/item_tables.py
 
 Scoring one user reads the whole table once, so its bytes over the bandwidth of the memory bound the time
-from below. The bandwidth is that of reading an array of the same size, the fastest of several ways. Tables
-are timed in turn, round after round, so that a busy moment falls on all of them alike; embeddings are drawn
-at random there. Accuracy is that of a network trained on a real data set, on the test questions.
+from below. The bandwidth is that of reading an array of the same size, the fastest time of several ways.
+Tables are timed in turn, round after round, so that a busy moment falls on all of them alike; embeddings are
+drawn at random there. Accuracy is that of a network trained on a real data set, on the test questions.
 """
 
 import time
@@ -107,7 +107,7 @@ def time_tables(config: Config, threads: int, users: int) -> Table:
     ):  # fmt: skip
         result.add_column(column, justify="left" if column == "table" else "right")
     for name, table in tables.items():
-        bound = min(float(np.median(times[f"{name} {way}"])) for way in readers(4))
+        bound = min(float(times[f"{name} {way}"].min()) for way in readers(4))
         median, p95, p99 = np.quantile(times[name], (0.5, 0.95, 0.99))
         result.add_row(
             name,

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from easrec.errors import InputError
+from easrec.serving.layer_graph import IR_VERSION, OPSET
 from easrec.serving.session import Session
 
 Precision = Literal["float32", "float16", "int8"]
@@ -127,8 +128,8 @@ class Int8Table:
             [helper.make_tensor_value_info("scores", float32, ["batch", num_rows])],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         )
-        opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
-        self._session = Session(helper.make_model(graph, ir_version=10, opset_imports=opsets))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+        self._session = Session(helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets))
         self.num_bytes = packed.nbytes + constants["scales"].nbytes
 
     def scores(self, outputs: Tensor) -> Tensor:
