@@ -74,7 +74,7 @@ def judged(value: float, target: float) -> str:
 
 
 def command(script: str, config: Any) -> str:
-    """The command that gives `config`, a dataclass of options; of paths the last name alone.
+    """The command that gives `config`, a dataclass of options; of absolute paths the last name alone.
 
     Options that only say where RecBole is or comes from are left out: they name places of one machine.
     """
@@ -85,7 +85,7 @@ def command(script: str, config: Any) -> str:
             continue
         if isinstance(value, tuple):
             value = " ".join(map(str, value))
-        elif isinstance(value, Path):
+        elif isinstance(value, Path) and value.is_absolute():
             value = value.name
         words.append(f"--{option.name.replace('_', '-')} {value}")
     return " ".join(words)

@@ -2,9 +2,10 @@
 
 A request is a scenario, see `Scenario`; histories are drawn at random, weights are fresh: neither changes
 what is computed. Contestants: `full` gives outputs (B, D) from whole histories as `Recommender` computes
-them, `full by torch` the same by `SequentialRecommender.last_outputs`; `update` takes one more item into the
-states; `output` gives the same outputs from the states; `update and output` does both. With raw item ids and
-the ten best items around it, `recommend` is the first and `update and recommend` the last of these.
+them, `full by torch` the same by `SequentialRecommender.last_outputs`, `forward` those of all positions;
+`update` takes one more item into the states; `output` gives the same outputs from the states; `update and
+output` does both. With raw item ids and the ten best items around it, `recommend` is the first and `update
+and recommend` the last of these.
 """
 
 from dataclasses import dataclass
@@ -82,6 +83,15 @@ class Scenario:
         """Outputs of whole histories, (A, D)."""
         return self._outputs_of(self.histories)
 
+    @torch.inference_mode()
+    def forward(self) -> list[torch.Tensor]:
+        """The outputs at all positions of whole histories, (A, N, D) in parts; the last one is kept."""
+        users_at_once = max(1, CHUNK_POSITIONS // self.histories.shape[1])
+        return [self.recommender.model(part)[:, -1] for part in self._parts(users_at_once)]
+
+    def _parts(self, users_at_once: int) -> tuple[torch.Tensor, ...]:
+        return torch.from_numpy(self.histories).split(users_at_once)
+
     def update(self) -> UserStates:
         """The states with the new item."""
         return self.recommender.streaming.update(self.before, self.new)
@@ -116,6 +126,7 @@ class Scenario:
         found = self.update_and_output()[: len(expected)]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
         torch.testing.assert_close(self.full(), self.full_by_torch(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.cat(self.forward()), self.full(), rtol=0, atol=1e-4)
         if length == self.events:
             wanted = torch.tensor(self.recommend().scores)
             given = torch.tensor(self.update_and_recommend().scores[: len(wanted)])
@@ -144,6 +155,7 @@ def main() -> None:
     contestants = {
         "full": Contestant(Scenario.full, prepare, nothing),
         "full by torch": Contestant(Scenario.full_by_torch, prepare, nothing),
+        "forward": Contestant(Scenario.forward, prepare, nothing),
         "update": Contestant(Scenario.update, prepare, nothing),
         "output": Contestant(Scenario.output, prepare, nothing),
         "update and output": Contestant(Scenario.update_and_output, prepare, nothing),

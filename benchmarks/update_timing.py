@@ -10,7 +10,7 @@ from peers.client import Entrant, Worker, take_turns
 from report import judged, markdown_table, milliseconds, paragraph, verdict
 
 from easrec.models.architecture import Architecture
-from easrec.nas.resources import request_flops, scoring_flops
+from easrec.nas.resources import network_flops, request_flops, scoring_flops
 from easrec.serving.streaming import output_flops, update_flops
 
 HERE = Path(__file__).parent
@@ -28,6 +28,7 @@ WHOLE_REQUEST = "update and recommend"
 PAIRS = (
     ("update and output", "full"),
     ("update and output", "full by torch"),
+    ("update and output", "forward"),
     ("update", "full"),
     (WHOLE_REQUEST, "recommend"),
 )
@@ -37,11 +38,11 @@ _COLUMNS = ("", "users", "threads", "median ms", "p95", "p99", "the other's", "t
 _NOTES = """
 Fresh weights. `full` gives the outputs of whole histories of N items as `Recommender` computes them, by ONNX
 Runtime; `full by torch` is `last_outputs`, 4,000 positions at once (its fastest). Both compute the last layer
-at the last position alone; of 1,000 users as many as {positions:,} positions are timed, and the time is
-multiplied. `update` takes one more item of each user into the states, `output` gives from them what `full`
-gives: `update and output` does the same as `full`, an `update` alone is what an event costs whose user is not
-asked for. `update and recommend`: raw item ids in, the ten best out, against `Recommender.recommend` of the
-histories."""
+at the last position alone; `forward` is the forward pass that `flops` counts, all layers at all positions, by
+torch. Of 1,000 users as many as {positions:,} positions are timed, and the time is multiplied. `update` takes
+one more item of each user into the states, `output` gives from them what `full` gives: `update and output`
+does the same as `full`, an `update` alone is what an event costs whose user is not asked for. `update and
+recommend`: raw item ids in, the ten best out, against `Recommender.recommend` of the histories."""
 
 
 def time_updates(architectures: Mapping[str, Architecture], threads: tuple[int, ...]) -> str:
@@ -77,12 +78,19 @@ def _flops_table(architectures: Mapping[str, Architecture]) -> str:
             full = request_flops(architecture, length, 0) - scoring_flops(architecture, 0)
             factor = full / (update + output)
             rows.append(
-                [f"{name}, N = {length:,}", f"{full:,}", f"{update:,}", f"{output:,}", f"{factor:.1f}"]
+                [
+                    f"{name}, N = {length:,}",
+                    f"{network_flops(architecture, length):,}",
+                    f"{full:,}",
+                    f"{update:,}",
+                    f"{output:,}",
+                    f"{factor:.1f}",
+                ]
             )
             if length == LENGTHS[0]:
                 what = f"{name}, N = {length:,}: update and output against full"
                 verdicts.append(verdict(what, factor, FEWER_FLOPS, "times fewer FLOPs"))
-    columns = ("FLOPs for one user", "full", "update", "output", "full / (update + output)")
+    columns = ("FLOPs for one user", "forward", "full", "update", "output", "full / (update + output)")
     return markdown_table(columns, rows) + "\n\n" + "\n".join(verdicts)
 
 
