@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from ray.exceptions import RayError
 
 from easrec.errors import InputError
 from sweeps.config import SweepConfig
+
+_ANSWER_S = 5.0
+"""Seconds within which a cluster's address must answer."""
 
 _TOKEN = secrets.token_hex(32)
 """Keeps a Ray of our own to this process, which reads it once. Were there none, Ray would write one into the
@@ -86,6 +90,7 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
     else:
         before = {}
         arguments = {"runtime_env": {"env_vars": {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}}}
+        _check_answers(config.ray_address)
     # Ray announces its token, its address and more as warnings.
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
@@ -109,6 +114,19 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def _check_answers(address: str) -> None:
+    """Refuse HOST:PORT where nothing listens: Ray itself would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        return  # auto, or a form that Ray checks by itself
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"nothing answers at --ray-address {address} ({error}); check the address and that Ray runs there"
+        ) from error
 
 
 def check_cluster(config: SweepConfig, nodes: Sequence[Mapping[str, float]]) -> Cluster:

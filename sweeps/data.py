@@ -33,7 +33,9 @@ def load_data(config: SweepConfig, preset: Preset) -> SweepData:
     """The data of a sweep; see `load_interactions` and `leave_one_out` for errors."""
     if config.data is None:
         interactions = load_interactions(config.dataset)
-        licence = KNOWN_DATASETS[config.dataset].licence
+        # --dataset may name a file too.
+        known = KNOWN_DATASETS.get(config.dataset)
+        licence = _OWN_DATA if known is None else known.licence
     else:
         interactions = load_interactions(
             config.data,

@@ -14,8 +14,9 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig
-from easrec.evaluation.protocols import selection_protocol
+from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_protocols
 from easrec.training import FEW_STEPS
 from sweeps.cluster import Cluster, available_cpus, ray_cluster
 from sweeps.config import SweepConfig
@@ -61,6 +62,8 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("--plan times a few steps on --device cuda, and there is no GPU here; take cpu")
         text = plan_text(config, preset, data.split, device=device, cpus=available_cpus())
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
@@ -151,8 +154,15 @@ class _Sweep:
                 f"warning: epochs of fewer than {FEW_STEPS} steps train very little; a smaller --batch-size "
                 "makes more steps"
             )
+        unusable = [name for name in PROTOCOLS if name not in usable_protocols(self.data)]
+        if unusable:
+            self.say(
+                f"not reported: {', '.join(unusable)} (`unseen` needs histories that repeat no item, the "
+                "others users who have not met every item)"
+            )
         self.say(f"output: {self.path}")
-        with ray_cluster(self.config) as cluster:
+        # Ray sets a handler of its own for SIGTERM when it starts, so ours comes after it.
+        with ray_cluster(self.config) as cluster, _sigterm_as_interrupt():
             self.trials = build_trials(
                 self.config,
                 self.preset,

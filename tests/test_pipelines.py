@@ -94,6 +94,12 @@ def test_a_mistake_gets_one_sentence_and_exit_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_may_be_given_as_the_data_set(log: Path, tmp_path: Path) -> None:
+    done = run("--plan", "--dataset", log, "--device", "cpu", "--max-length", 10, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data: log, 40 users" in done.stdout
+
+
 def test_a_directory_in_use_is_refused(log: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.mkdir()

@@ -24,6 +24,7 @@ __all__ = [
     "protocol_ranks",
     "sample_negatives",
     "selection_protocol",
+    "usable_protocols",
 ]
 
 PROTOCOLS = ("full", "unseen", "uni100", "pop100")
@@ -38,6 +39,29 @@ Scorer = Callable[[Tensor, Tensor], Tensor]
 def selection_protocol(data: SplitData) -> str:
     """The protocol by which a data set's networks are chosen: `unseen`, or `full` with repeats."""
     return "full" if data.has_repeats else "unseen"
+
+
+def usable_protocols(data: SplitData, splits: Sequence[Split] = ("valid", "test")) -> tuple[str, ...]:
+    """The protocols that a data set allows in some splits.
+
+    `unseen` is none where histories repeat items; `uni100` and `pop100` are none where a user has met all
+    items that could be drawn.
+    """
+    return tuple(
+        name
+        for name in PROTOCOLS
+        if not (name == "unseen" and data.has_repeats)
+        and (name not in SAMPLED or _has_negatives(data, splits, SAMPLED[name]))
+    )
+
+
+def _has_negatives(data: SplitData, splits: Sequence[Split], distribution: Distribution) -> bool:
+    try:
+        for split in splits:
+            sample_negatives(data, split, distribution=distribution, num_negatives=1)
+    except InputError:
+        return False
+    return True
 
 
 def evaluate(
@@ -104,7 +128,7 @@ def protocol_ranks(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    protocols = _check_protocols(data, protocols)
+    protocols = _check_protocols(data, split, protocols)
     negatives = {
         protocol: sample_negatives(
             data,
@@ -130,9 +154,9 @@ def protocol_ranks(
     return found
 
 
-def _check_protocols(data: SplitData, protocols: Sequence[str] | None) -> tuple[str, ...]:
+def _check_protocols(data: SplitData, split: Split, protocols: Sequence[str] | None) -> tuple[str, ...]:
     if protocols is None:
-        return tuple(name for name in PROTOCOLS if name != "unseen" or not data.has_repeats)
+        return usable_protocols(data, (split,))
     if isinstance(protocols, str) or (unknown := sorted(set(protocols) - set(PROTOCOLS))):
         named = protocols if isinstance(protocols, str) else unknown[0]
         raise ValueError(f"protocols must be a sequence of names out of {PROTOCOLS}, got {named!r}")

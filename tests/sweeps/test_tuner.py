@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from easrec.models.architecture import Architecture
 from easrec.models.saving import load_network
 from easrec.nas.resources import network_flops
 from easrec.nas.supernet import Supernet
-from sweeps.cluster import check_cluster
+from sweeps.cluster import check_cluster, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.output import identify, locked_output
 
@@ -182,3 +183,14 @@ def test_a_sweep_survives_an_interruption_and_repeats_nothing_once_finished(tmp_
     assert runs(output) == recorded
     assert pd.read_parquet(output / "results.parquet").equals(frame)
     assert json.loads((output / "sweep.json").read_text())["settings"]["--search-epochs"] == 3
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with (
+            pytest.raises(InputError, match=f"nothing answers at --ray-address {address}"),
+            ray_cluster(SweepConfig(ray_address=address)),
+        ):
+            pass

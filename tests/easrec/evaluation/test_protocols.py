@@ -16,6 +16,7 @@ from easrec.evaluation.protocols import (
     protocol_ranks,
     sample_negatives,
     selection_protocol,
+    usable_protocols,
 )
 
 MAX_LENGTH = 6
@@ -212,3 +213,29 @@ def test_wrong_arguments_are_named(data: SplitData) -> None:
         evaluate(hashed_scorer, data, "test", max_length=3, protocols="full")
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         evaluate(hashed_scorer, data, "test", max_length=3, batch_size=0)
+
+
+def test_protocols_without_negatives_are_left_out_and_refused_when_asked_for():
+    """One user has met every item; the others have not."""
+    log = synthetic_interactions(30, 40, 8, seed=0)
+    everything = np.concatenate([log.items, np.arange(1, 41, dtype=np.int32)])
+    users = np.concatenate([log.users, np.full(40, 30)])
+    whole = replace(
+        log,
+        users=users,
+        items=everything,
+        timestamps=np.arange(len(users)),
+        user_ids=np.arange(31),
+        checksum="with one who knows all",
+    )
+    data = leave_one_out(whole)
+    assert usable_protocols(data) == ("full", "unseen")
+    assert usable_protocols(leave_one_out(log)) == PROTOCOLS
+
+    def constant(item_ids, lengths):
+        return torch.zeros(len(item_ids), data.num_items + 1)
+
+    found = evaluate(constant, data, "test", max_length=10)
+    assert {name.split("/")[0] for name in found} == {"full", "unseen"}
+    with pytest.raises(InputError, match="leaves no negatives"):
+        evaluate(constant, data, "test", max_length=10, protocols=("uni100",))
