@@ -95,6 +95,8 @@ def make_ids(column: Any, *, where: str, is_text_format: bool) -> Ids:
     Raises:
         InputError: ids of another type.
     """
+    if pa.types.is_nested(column.type):  # lists and structs, which Arrow does not encode
+        raise InputError(f"{where} holds {column.type}; ids must be texts or whole numbers")
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     encoded = column.unify_dictionaries().combine_chunks()

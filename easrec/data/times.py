@@ -24,7 +24,8 @@ def parse_numbers(column: Any) -> tuple[Timestamps, Bad]:
     Returns:
         int64 where all are whole numbers, else float64, (M,); and which of them are no finite numbers, (M,).
     """
-    if pa.types.is_temporal(column.type):
+    # Times of day and durations are numbers as they are.
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us"), safe=False)
     for number in (pa.int64(), pa.float64()):
         try:

@@ -1,5 +1,7 @@
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from easrec.data.interactions import Interactions, content_checksum, load_interactions
@@ -331,3 +333,17 @@ def test_raw_files_need_the_name_of_their_data_set(tmp_path):
     refused("own", r"'own' is no data set known by name, which raw files \(.*own.csv\) belong to", raw=path)
     refused("ml-1m", "no such file or directory; check the path", raw=tmp_path / "none.zip")
     refused(tmp_path / "ml-1m.zip", "names no format .* for the raw file of a known data set, that name too")
+
+
+def test_durations_and_times_of_day_order_the_rows_and_lists_are_no_ids(tmp_path):
+    users, items = [1, 1, 1], ["a", "b", "c"]
+    for times in (pa.array([3, 1, 2], pa.duration("s")), pa.array([3, 1, 2], pa.time64("us"))):
+        pa.parquet.write_table(
+            pa.table({"user_id": users, "item_id": items, "timestamp": times}), tmp_path / "log.parquet"
+        )
+        log = load_interactions(tmp_path / "log.parquet")
+        assert log.item_ids[log.items].tolist() == ["b", "c", "a"]
+    lists = pa.table({"user_id": [[1], [1], [1]], "item_id": items, "timestamp": [1, 2, 3]})
+    pa.parquet.write_table(lists, tmp_path / "lists.parquet")
+    with pytest.raises(InputError, match=r"holds list<.*>; ids must be texts or whole numbers"):
+        load_interactions(tmp_path / "lists.parquet")
