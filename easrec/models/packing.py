@@ -3,35 +3,58 @@
 Shapes: B sequences, N positions, T real positions in all.
 """
 
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
 from torch import Tensor
+
+_WORTH_GROUPS = 2048
+"""Padded positions from which on grouping saves more than it costs in calls."""
+_SHORTER_GROUPS = 3
+"""Groups of the sequences that are shorter than the longest."""
 
 
 class Packing:
     """Where the T real positions of a batch lie among its B x N.
 
     A padded position costs a dense layer as much as a real one, and a batch of windows is padded by a
-    quarter or more. Everything but attention works position by position, so it is given the real ones alone.
+    quarter or more. All but attention works position by position, so it is given the real ones alone, the
+    longest sequences first; attention is computed in groups of similar lengths (`by_sequence`).
 
     Args:
-        mask: bool (B, N), True at real positions.
+        mask: bool (B, N), True at real positions, which come first.
     """
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
-        self._rows = mask.reshape(-1).nonzero().squeeze(1)
+        lengths = mask.sum(dim=1)
+        counts: list[int] = lengths.tolist()
+        self._num_rows = sum(counts)
+        if self.full:
+            self._last_rows = lengths.cumsum_(dim=0) - 1
+            self._groups = [_Group(mask, 0, self._num_rows, full=True)]
+            return
+        ordered, order = lengths.sort(descending=True, stable=True)
+        sorted_mask = mask.index_select(0, order)
+        rows = sorted_mask.reshape(-1).nonzero().squeeze(1)
+        width = mask.shape[1]
+        self._rows = order[rows // width] * width + rows % width
+        self._last_rows = torch.empty_like(lengths).scatter_(0, order, ordered.cumsum(dim=0) - 1)
+        self._groups = list(_groups(sorted_mask, sorted(counts, reverse=True)))
 
     @property
     def full(self) -> bool:
         """Whether there is no padding at all."""
-        return len(self._rows) == self.mask.numel()
+        return self._num_rows == self.mask.numel()
 
     @property
     def last_rows(self) -> Tensor:
         """Among the T packed rows, the last real position of each sequence, int64 (B,); none is empty."""
-        return self.mask.sum(dim=1).cumsum_(dim=0) - 1
+        return self._last_rows
 
     def pack(self, padded: Tensor) -> Tensor:
-        """(B, N, ...) -> (T, ...), sequence after sequence."""
+        """(B, N, ...) -> (T, ...), sequence after sequence, the longest first."""
         flat = padded.flatten(0, 1)
         return flat if self.full else flat.index_select(0, self._rows)
 
@@ -41,3 +64,59 @@ class Packing:
             zeros = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
             packed = zeros.index_copy(0, self._rows, packed)
         return packed.view(*self.mask.shape, *packed.shape[1:])
+
+    def by_sequence(self, function: Callable[[Tensor], Tensor], packed: Tensor) -> Tensor:
+        """Apply to packed rows what looks at whole sequences.
+
+        Args:
+            function: from (B', N', ...), zeros at padding, to (B', N', ...); called for one group of
+                sequences of similar lengths after the other. What it gives at padding plays no part.
+            packed: (T, ...).
+
+        Returns:
+            (T, ...).
+        """
+        parts = [group.pack(function(group.unpack(packed))) for group in self._groups]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class _Group:
+    """Sequences whose packed rows are those from `begin` to `end`."""
+
+    def __init__(self, mask: Tensor, begin: int, end: int, *, full: bool) -> None:
+        self._shape = mask.shape
+        self._begin, self._end = begin, end
+        self._rows = None if full else mask.reshape(-1).nonzero().squeeze(1)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        rows = packed[self._begin : self._end]
+        if self._rows is not None:
+            zeros = packed.new_zeros(self._shape[0] * self._shape[1], *packed.shape[1:])
+            rows = zeros.index_copy(0, self._rows, rows)
+        return rows.view(*self._shape, *packed.shape[1:])
+
+    def pack(self, padded: Tensor) -> Tensor:
+        flat = padded.flatten(0, 1)
+        return flat if self._rows is None else flat.index_select(0, self._rows)
+
+
+def _groups(mask: Tensor, lengths: list[int]) -> Iterator[_Group]:
+    """Groups of sequences, longest first: those of the greatest length, then the others in equal parts.
+
+    Args:
+        mask: bool (B, N), of sequences sorted by length, the longest first.
+        lengths: theirs.
+    """
+    cuts = [0, len(lengths)]
+    if len(lengths) * lengths[0] - sum(lengths) >= _WORTH_GROUPS:
+        longest = lengths.count(lengths[0])
+        others = len(lengths) - longest
+        cuts = [0, *(longest + others * part // _SHORTER_GROUPS for part in range(_SHORTER_GROUPS + 1))]
+    begin = 0
+    for first, last in itertools.pairwise(cuts):
+        if first == last:
+            continue
+        end = begin + sum(lengths[first:last])
+        width = lengths[first]
+        yield _Group(mask[first:last, :width], begin, end, full=end - begin == (last - first) * width)
+        begin = end

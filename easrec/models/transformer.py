@@ -123,24 +123,29 @@ class TransformerLayer(nn.Module):
         return y
 
     def _attend(self, x_TD: Tensor, packing: Packing) -> Tensor:
-        hidden, heads = x_TD.shape[1], self.architecture.num_heads
-        projected = packing.unpack(self.query_key_value(x_TD))
-        split = projected.unflatten(2, (3, heads, hidden // heads))
+        return packing.by_sequence(self._attend_sequences, self.query_key_value(x_TD))
+
+    def _attend_sequences(self, projected_BNC: Tensor) -> Tensor:
+        """Queries, keys and values side by side, (B, N, 3 D), zeros at padding -> (B, N, D).
+
+        No mask is needed: padding comes last, where causal attention does not look, and a key and value of
+        zeros add nothing to linear attention. Outputs at padding are dropped.
+        """
+        heads = self.architecture.num_heads
+        split = projected_BNC.unflatten(2, (3, heads, -1))
         # One copy here is cheaper than strided access in all that follows.
         q_BHND, k_BHND, v_BHND = split.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
-        mask = None if packing.full else packing.mask
         if self.architecture.attention == "softmax":
-            out_BHND = softmax_attention(q_BHND, k_BHND, v_BHND, mask=mask)
+            out_BHND = softmax_attention(q_BHND, k_BHND, v_BHND)
         else:
             out_BHND = linear_attention(
                 q_BHND,
                 k_BHND,
                 v_BHND,
-                mask=mask,
                 key_norm=self.architecture.key_norm,
                 causal=self.architecture.causal,
             )
-        return packing.pack(out_BHND.transpose(1, 2).flatten(2))
+        return out_BHND.transpose(1, 2).flatten(2)
 
     def _attend_at_last(self, last_BD: Tensor, x_TD: Tensor, packing: Packing) -> Tensor:
         hidden, heads = x_TD.shape[1], self.architecture.num_heads
