@@ -25,7 +25,7 @@ import tyro
 from curves import Curve, Point, Reached, best_epoch, seconds_to_reach, without_gain
 from filelock import FileLock, Timeout
 from peers.client import ALLOCATOR, Worker
-from peers.environment import EnvironmentConfig, recbole_python
+from peers.environment import recbole_python
 from peers.inter_file import write_inter
 from report import command, conditions, markdown_table, paragraph, verdict, write_section
 from torch import Tensor
@@ -278,7 +278,7 @@ def order_of(tokens: dict[str, list[str]], interactions: Interactions) -> tuple[
 
 def run(config: TimeToAccuracyConfig) -> None:
     """Train what is missing, print and write."""
-    python = recbole_python(EnvironmentConfig(directory=config.recbole, pip_args=config.pip_args))
+    python = recbole_python(config.recbole, config.pip_args)
     interactions = load_interactions(config.data)
     data = leave_one_out(interactions)
     directory = config.directory or default_cache_dir() / "time-to-accuracy"
