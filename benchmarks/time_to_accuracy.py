@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class TimeToAccuracyConfig:
     directory: Path | None = None
     """Where trainings leave what they reached; by default `time-to-accuracy` in the cache directory."""
     report_only: bool = False
-    """Train nothing and write the tables of what is there."""
+    """Train nothing and write the tables of what is there, also while another run trains."""
     recbole: Path | None = None
     """Directory of RecBole's environment, see `benchmarks/peers/environment.py`."""
     pip_args: str = ""
@@ -282,7 +282,9 @@ def run(config: TimeToAccuracyConfig) -> None:
     interactions = load_interactions(config.data)
     data = leave_one_out(interactions)
     directory = config.directory or default_cache_dir() / "time-to-accuracy"
-    with _locked(directory), tempfile.TemporaryDirectory(prefix="easrec-curve-") as folder:
+    # Records are written as a whole, so they can be read while another run trains.
+    lock = nullcontext() if config.report_only else _locked(directory)
+    with lock, tempfile.TemporaryDirectory(prefix="easrec-curve-") as folder:
         write_inter(interactions, Path(folder), "log")
         script = HERE / "peers" / "recbole_curve.py"
         state = directory.absolute()
@@ -409,14 +411,13 @@ def _mean_and_spread(values: list[float]) -> str:
 
 
 def _by_epoch(epochs: list[Epoch], trained: dict[str, list[Curve]]) -> str:
-    """Curves, by epoch: RecBole's, and the medians of ours."""
+    """Curves, by epoch, as far as RecBole's goes: its own, and the medians of ours."""
     columns = ["epoch", "RecBole, s", "`full`", "`pop100`"]
     for kind in trained:
         columns += [f"{kind}, s", "`full`", "`pop100`"]
-    longest = max([len(epochs), *(len(curve) for curves in trained.values() for curve in curves)])
     theirs = recbole_curve(epochs)
     rows = []
-    for index in range(longest):
+    for index in range(len(epochs)):
         row = [str(index + 1)]
         for curves in ([theirs], *trained.values()):
             points = [curve[index] for curve in curves if index < len(curve)]
