@@ -34,14 +34,18 @@ ui: install
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/python -m mlflow server \
 		--backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port 5000 --workers 1
 
-# All benchmarks, most of them beside RecBole, which gets an environment of its own in the cache directory.
+# All benchmarks, most of them beside RecBole and RecTools, which get environments of their own in the cache
+# directory. The last takes hours, goes on where it was stopped, and writes its tables again once it is through.
 # SWEEP=DIR measures the knee point of that sweep instead of the same architecture with fresh weights.
 SWEEP ?=
 bench: install
 	$(BIN)/python benchmarks/stages.py $(ARGS)
 	$(BIN)/python benchmarks/serving.py --pip-args="$(PIP_ARGS)" $(if $(SWEEP),--output $(SWEEP))
 	$(BIN)/python benchmarks/training.py --pip-args="$(PIP_ARGS)"
+	$(BIN)/python benchmarks/evaluation.py --pip-args="$(PIP_ARGS)"
+	$(BIN)/python benchmarks/targets_per_second.py --pip-args="$(PIP_ARGS)"
 	$(BIN)/python benchmarks/item_tables.py
+	$(BIN)/python benchmarks/time_to_accuracy.py --pip-args="$(PIP_ARGS)"
 
 install: $(VENV)/installed
 

@@ -14,6 +14,7 @@ from peers.client import Times
 from easrec.files import write_atomically
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+_PLACES = ("recbole", "rectools", "pip_args", "directory", "report_only")
 _TITLE = "# Results of the benchmarks\n\nWritten by the scripts beside this file; see [README.md](README.md)."
 
 
@@ -76,12 +77,12 @@ def judged(value: float, target: float) -> str:
 def command(script: str, config: Any) -> str:
     """The command that gives `config`, a dataclass of options; of absolute paths the last name alone.
 
-    Options that only say where RecBole is or comes from are left out: they name places of one machine.
+    Options that only say where something is or comes from are left out: they name places of one machine.
     """
     words = [f"python benchmarks/{script}"]
     for option in dataclasses.fields(config):
         value = getattr(config, option.name)
-        if value == option.default or option.name in ("recbole", "pip_args"):
+        if value == option.default or option.name in _PLACES:
             continue
         if isinstance(value, tuple):
             value = " ".join(map(str, value))

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import tyro
 from peers.client import ALLOCATOR
-from peers.environment import EnvironmentConfig, recbole_python
+from peers.environment import recbole_python
 from report import command, conditions, paragraph, write_section
 from request_timing import time_requests
 from update_timing import time_updates
@@ -73,7 +73,7 @@ def knee_network(config: ServingConfig, data: SplitData) -> tuple[SequentialReco
 
 def run(config: ServingConfig) -> None:
     """Check, time, print and write."""
-    recbole = recbole_python(EnvironmentConfig(directory=config.recbole, pip_args=config.pip_args))
+    recbole = recbole_python(config.recbole, config.pip_args)
     interactions = load_interactions(config.data)
     data = leave_one_out(interactions)
     torch.manual_seed(0)

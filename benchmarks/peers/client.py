@@ -124,18 +124,19 @@ class Times:
 
 
 def take_turns(
-    entrants: dict[str, Entrant], *, rounds: int, count: int, untimed: int = 2
+    entrants: dict[str, Entrant], *, rounds: int, count: int, untimed: int = 2, untimed_rounds: int = 1
 ) -> dict[str, Times]:
     """Time entrants in turn, round after round.
 
     Args:
         entrants: by name.
-        rounds: how often each has its turn, after one that does not count.
+        rounds: how often each has its turn, after those that do not count.
         count: requests of a turn.
         untimed: requests before them in the turn, which bring back what others drove out of the caches.
+        untimed_rounds: rounds at the start that do not count.
     """
     times = {name: Times() for name in entrants}
-    for turn in range(-1, rounds):
+    for turn in range(-untimed_rounds, rounds):
         for name, entrant in entrants.items():
             reply = entrant.worker.ask(
                 do="time",
