@@ -39,11 +39,6 @@ def check_lengths(item_ids: Tensor, lengths: Tensor) -> None:
         )
 
 
-def last_positions(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Outputs (B, N, D) and numbers of real positions (B,) -> outputs at the last real one, (B, D)."""
-    return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
-
-
 def item_scores(outputs: Tensor, item_embedding: Tensor) -> Tensor:
     """Outputs (B, D) and embeddings (V + 1, D) -> float32 scores (B, V + 1); padding's column is -inf.
 

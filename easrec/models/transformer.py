@@ -86,24 +86,21 @@ class TransformerLayer(nn.Module):
         self.inner_gate = DataAwareGate(hidden, inner, gates) if gates else None
         self.outer_gate = DataAwareGate(hidden, hidden, gates) if gates else None
 
-    def forward(self, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
+    def forward(self, x: Tensor, embeddings: Tensor, packing: Packing, *, last_only: bool = False) -> Tensor:
         """One layer.
 
         Args:
             x: the layer's input at the real positions, (T, D).
             embeddings: what the gates read, (T, D): the normalised input embeddings.
             packing: which positions these are.
+            last_only: give the output at the last real position of each sequence alone. Of the positions
+                before it only keys and values are needed: less than half of the layer's work.
 
         Returns:
-            (T, D).
+            (T, D), or (B, D) where `last_only`.
         """
-        return self._feed_forward(x, embeddings, self._attend(x, packing))
-
-    def at_last(self, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
-        """The output at the last real position of each sequence alone, (B, D); arguments as `forward`.
-
-        Of the positions before it only keys and values are needed: less than half of the layer's work.
-        """
+        if not last_only:
+            return self._feed_forward(x, embeddings, self._attend(x, packing))
         rows = packing.last_rows
         last = x.index_select(0, rows)
         attended = self._attend_at_last(last, x, packing)
@@ -223,9 +220,8 @@ class SequentialRecommender(nn.Module):
         x = embeddings
         for layer in self.layers[:-1]:
             x = layer(x, embeddings, packing)
-        final = self.layers[-1]
-        assert isinstance(final, TransformerLayer)
-        return final.at_last(x, embeddings, packing)
+        outputs: Tensor = self.layers[-1](x, embeddings, packing, last_only=True)
+        return outputs
 
     def scores(self, item_ids: Tensor, lengths: Tensor) -> Tensor:
         """How well each item follows each history.

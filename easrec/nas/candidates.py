@@ -17,8 +17,10 @@ from easrec.models.transformer import LAYER_NORM_EPS, TransformerLayer
 class CandidateLayer(Protocol):
     """What the supernet asks of a layer."""
 
-    def __call__(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
-        """The candidate's output (T, D) for its input (T, D) and embeddings (T, D)."""
+    def __call__(
+        self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing, *, last_only: bool = False
+    ) -> Tensor:
+        """The candidate's output for its input (T, D) and embeddings (T, D); see `TransformerLayer`."""
         ...
 
     def state_of(self, candidate: int) -> dict[str, Tensor]:
@@ -40,9 +42,11 @@ class IndependentLayer(nn.Module):
         for candidate in self.candidates:
             candidate.compile(*args, **options)
 
-    def forward(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
+    def forward(
+        self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing, *, last_only: bool = False
+    ) -> Tensor:
         """See `CandidateLayer`."""
-        y: Tensor = self.candidates[candidate](x, embeddings, packing)
+        y: Tensor = self.candidates[candidate](x, embeddings, packing, last_only=last_only)
         return y
 
     def state_of(self, candidate: int) -> dict[str, Tensor]:
@@ -85,11 +89,15 @@ class SharedLayer(nn.Module):
         for skeleton in self._skeletons:
             skeleton.compile(*args, **options)
 
-    def forward(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
+    def forward(
+        self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing, *, last_only: bool = False
+    ) -> Tensor:
         """See `CandidateLayer`."""
         skeleton = self._skeletons[candidate]
         skeleton.train(self.training)
-        y: Tensor = functional_call(skeleton, self.state_of(candidate), (x, embeddings, packing))
+        y: Tensor = functional_call(
+            skeleton, self.state_of(candidate), (x, embeddings, packing), {"last_only": last_only}
+        )
         return y
 
     def state_of(self, candidate: int) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.dropout import dropout
 from easrec.models.packing import Packing
-from easrec.models.prediction import check_lengths, item_loss, item_scores, last_positions
+from easrec.models.prediction import check_lengths, item_loss, item_scores
 from easrec.models.saving import save_weights
 from easrec.models.transformer import (
     LAYER_NORM_EPS,
@@ -90,9 +90,15 @@ class Supernet(nn.Module):
         return packing.unpack(self._encode(item_ids, width_weights, depth_weights, packing))
 
     def _encode(
-        self, item_ids: Tensor, width_weights: Tensor, depth_weights: Tensor, packing: Packing
+        self,
+        item_ids: Tensor,
+        width_weights: Tensor,
+        depth_weights: Tensor,
+        packing: Packing,
+        *,
+        last_only: bool = False,
     ) -> Tensor:
-        """The mixed output at the T real positions, (T, d); see `forward`."""
+        """The mixed output at the T real positions, (T, d); at the last of each sequence alone, (B, d)."""
         widths, depths = width_weights.tolist(), depth_weights.tolist()
         # Small first: each partial sum is padded only to the next candidate's width.
         active = sorted(
@@ -112,15 +118,18 @@ class Supernet(nn.Module):
         for index, layer in enumerate(self._layers()):
             if index > exits[-1]:
                 break
+            # Nothing follows the deepest exit, so of its layer other outputs are not needed.
+            final = last_only and index == exits[-1]
             previous, mixed = mixed, None
             for k in active:
                 size = self.hidden_sizes[k]
                 x = embeddings[k] if previous is None else previous[..., :size]
-                y = width_weights[k] * layer(k, x, embeddings[k], packing)
+                y = width_weights[k] * layer(k, x, embeddings[k], packing, last_only=final)
                 mixed = y if mixed is None else F.pad(mixed, (0, size - mixed.shape[-1])) + y
             if index in exits:
                 assert mixed is not None  # some candidate is active
-                exited = depth_weights[index] * mixed
+                found = mixed.index_select(0, packing.last_rows) if last_only and not final else mixed
+                exited = depth_weights[index] * found
                 output = exited if output is None else output + exited
         assert output is not None  # some exit is open
         return F.pad(output, (0, self.space.hidden_size - output.shape[-1]))
@@ -130,8 +139,9 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """Scores float32 (B, V + 1) for histories (B, N) of `lengths` (B,); see `forward`."""
         check_lengths(item_ids, lengths)
-        hidden = self(item_ids, width_weights, depth_weights)
-        return item_scores(last_positions(hidden, lengths), self.item_embedding.weight)
+        packing = Packing(item_ids > 0)
+        outputs = self._encode(item_ids, width_weights, depth_weights, packing, last_only=True)
+        return item_scores(outputs, self.item_embedding.weight)
 
     def loss(
         self,
@@ -142,8 +152,11 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """Mean cross-entropy over the batch's targets, a scalar; see `SequentialRecommender.loss`."""
         packing = Packing(batch.item_ids > 0)
-        outputs = self._encode(batch.item_ids, width_weights, depth_weights, packing)
-        return item_loss(outputs, packing.pack(batch.targets), self.item_embedding, negatives)
+        outputs = self._encode(
+            batch.item_ids, width_weights, depth_weights, packing, last_only=batch.last_only
+        )
+        targets = batch.targets.amax(dim=1) if batch.last_only else packing.pack(batch.targets)
+        return item_loss(outputs, targets, self.item_embedding, negatives)
 
     def hard_choice(self, *, max_flops: int | None = None) -> tuple[int, int]:
         """(k*, n*): the candidate (from 0) and the number of layers of the largest controller weights.

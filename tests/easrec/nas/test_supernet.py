@@ -111,6 +111,29 @@ def test_candidates_and_layers_of_weight_zero_are_not_computed():
         supernet(ITEM_IDS, torch.zeros(3), torch.tensor([1.0, 0.0, 0.0]))
 
 
+@pytest.mark.parametrize("weights", ["independent", "shared"])
+@pytest.mark.parametrize("attention", ["linear", "linear_bidirectional", "softmax"])
+@pytest.mark.parametrize("depth", [(0.2, 0.3, 0.5), (0.4, 0.6, 0.0), (0.0, 1.0, 0.0)])
+def test_a_loss_of_last_items_needs_no_other_output_of_the_deepest_exit(attention, weights, depth):
+    supernet = _supernet(attention=attention, weights=weights)
+    width = torch.tensor([0.5, 0.3, 0.2], requires_grad=True)
+    depth = torch.tensor(depth, requires_grad=True)
+    targets = torch.zeros_like(ITEM_IDS)
+    targets[torch.arange(3), LENGTHS - 1] = torch.tensor([2, 8, 3])
+    of = [width, depth, *supernet.weight_parameters()]
+    losses = [supernet.loss(Batch(ITEM_IDS, targets, last_only), width, depth) for last_only in (False, True)]
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
+    expected, found = (torch.autograd.grad(loss, of, materialize_grads=True) for loss in losses)
+    for gradient, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-5)
+    rows = []
+    for layer in supernet.layers:
+        layer.register_forward_hook(lambda _, __, output: rows.append(len(output)))
+    supernet.loss(Batch(ITEM_IDS, targets, last_only=True), width, depth)
+    deepest = int(depth.nonzero().max())
+    assert rows == [9] * 3 * deepest + [3] * 3
+
+
 def test_shared_weights_need_as_many_parameters_as_one_network():
     shared = Supernet(_space(weights="shared"), 12, 5)
     independent = Supernet(_space(), 12, 5)
