@@ -120,6 +120,8 @@ def trial_record(
         architecture=architecture,
         params={
             **_params(trial, settings),
+            # What was measured for the searches, where they trade latency.
+            **flatten({"search": {"latencies_ms": searched.value["latencies_ms"]}}),
             **flatten({"architecture": architecture.to_dict()}),
             "architecture_id": architecture.architecture_id,
         },

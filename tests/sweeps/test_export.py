@@ -21,8 +21,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
 from easrec.evaluation.profile import Profile
+from easrec.evaluation.protocols import evaluate
 from easrec.models.architecture import Architecture
 from easrec.models.saving import load_network
 from easrec.retrain import RetrainConfig, retrain
@@ -37,9 +39,9 @@ from sweeps.export_config import TRACKING_VARIABLE, ExportConfig
 from sweeps.plan import preset_of
 from sweeps.records import MEASURED
 from sweeps.registry import content_digest, save_pyfunc
-from sweeps.source import SweepDirectory, SweepRun
+from sweeps.source import SweepDirectory, SweepFacts, SweepRun
 from sweeps.store import Entry, Store, code_version
-from tests.sweeps.finished_sweep import FinishedSweep
+from tests.sweeps.finished_sweep import FinishedSweep, finish_sweep
 
 pytestmark = [
     # MLflow's own: when mlflow.pyfunc is imported, and where it meets pandas 3.
@@ -343,6 +345,51 @@ def test_a_log_that_has_moved_is_named_by_data(sweep: FinishedSweep, tmp_path: P
     (tmp_path / "elsewhere").mkdir()
     kept = Path(shutil.copy(log, tmp_path / "elsewhere"))
     assert "folder: " in export(output=copy, no_register=True, data=kept)
+
+
+@pytest.mark.slow
+def test_a_temporal_sweep_is_exported_on_the_split_that_it_was_made_on(
+    tmp_path: Path, unmeasured: None
+) -> None:
+    """Its data are a known set's raw files, which move afterwards."""
+    raw = tmp_path / "raw" / "checkins.txt"
+    raw.parent.mkdir()
+    log = synthetic_interactions(70, 40, 12, seed=4)
+    # Users come one after the other, and overlap in time.
+    times = pd.to_datetime(1_300_000_000 + 500 * log.users + 1000 * np.arange(len(log.items)), unit="s")
+    lines = zip(log.users, times.strftime("%Y-%m-%dT%H:%M:%SZ"), log.items, strict=True)
+    raw.write_text("".join(f"{user}\t{time}\t1.5\t2.5\t{item}\n" for user, time, item in lines))
+    temporal = {"split": "temporal", "valid_share": 0.15, "test_share": 0.2, "asked": "first"}
+    sweep = finish_sweep(tmp_path / "sweep", dataset="gowalla", data=raw, **temporal)
+    said = export(output=sweep.directory, no_register=True, architecture="1x8/16", to=tmp_path / "one")
+    assert "folder: " in said
+    moved = raw.rename(tmp_path / "moved.txt")
+    with pytest.raises(InputError, match=r"no longer at .*checkins\.txt; say by --data"):
+        export(output=sweep.directory, no_register=True)
+    export(output=sweep.directory, no_register=True, data=moved, to=tmp_path / "two")
+    card = (tmp_path / "two" / "README.md").read_text()
+    split = SweepDirectory(sweep.directory, log=moved).data.split
+    statistics = split.statistics
+    assert f"before {statistics['valid_from']} is for training" in card
+    assert "Each user's last item" not in card and "by their own order" not in card
+    assert "--dataset gowalla --data checkins.txt --split temporal --valid-share 0.15" in card
+    assert "Cho, Myers and Leskovec" in card
+    # What is in the card is what the bundle's network does on those questions.
+    model = load_network(sweep.records[0].artifacts["weights.safetensors"].parent)
+    figures = evaluate(model.scores, split, "test", max_length=10)
+    for name, value in figures.items():
+        assert sweep.records[0].metrics[f"test/{name}"] == pytest.approx(value)
+    assert len(split.test.rows) < split.num_users
+
+
+def test_a_sweep_from_before_there_were_splits_is_read(sweep: FinishedSweep) -> None:
+    values = json.loads((sweep.directory / "sweep.json").read_text())
+    config = SweepDirectory(sweep.directory).facts.config
+    options_then = {
+        name: value for name, value in values["settings"].items() if name not in ("--split", "--asked")
+    }
+    values["settings"] = options_then | {"--dataset": "ml-100k"}
+    assert SweepFacts.parse(json.dumps(values), "sweep.json").config == config
 
 
 def test_weights_that_are_not_the_recorded_ones_are_refused(sweep: FinishedSweep, tmp_path: Path) -> None:
