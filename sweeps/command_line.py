@@ -18,6 +18,8 @@ _SENTENCES = (
     # What tyro says -> what is said instead; all else is passed on as tyro says it.
     (r"Error parsing (--\S+): invalid literal for int\(\) with base 10: (.+)", r"\1: \2 is no whole number"),
     (r"Error parsing (--\S+): could not convert string to float: (.+)", r"\1: \2 is no number"),
+    # Of an option that may be left out, tyro tells what each of its types says.
+    (r"Error parsing (--\S+): no type matching .* instantiated from \[(.+?)\]\..*", r"\1 cannot take \2"),
     (r"Error parsing (--\S+): Could not find valid parse for arguments: \[(.+)\]", r"\1 cannot take \2"),
     (r"Missing value for argument '(--[^']+)'\. .*", r"\1 needs a value"),
 )

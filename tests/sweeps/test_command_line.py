@@ -39,6 +39,10 @@ class Settings:
     """Which."""
     shares: tuple[float, ...] = ()
     """Several."""
+    most: int | None = None
+    """A bound."""
+    boundaries: tuple[float, float] | None = None
+    """Two."""
     plan: bool = False
     """A flag."""
     inner: Inner = field(default_factory=Inner)
@@ -83,6 +87,9 @@ class Terminal(io.StringIO):
         ("--output o --inner.rate fast", "--inner.rate: 'fast' is no number"),
         ("--output o --kind cold", "--kind must be one of fresh, warm, got 'cold'"),
         ("--output o --shares 0 x", "--shares cannot take '0', 'x'"),
+        ("--output o --most many", "--most cannot take 'many'"),
+        ("--output o --boundaries 1", "--boundaries cannot take '1'"),
+        ("--output o --boundaries 1 x", "--boundaries cannot take '1', 'x'"),
         ("--output o --inner.rate -1", "rate must be at least 0, got -1.0"),
     ],
 )
