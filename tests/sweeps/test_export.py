@@ -31,6 +31,7 @@ from easrec.retrain import RetrainConfig, retrain
 from easrec.serving import Recommender, load_bundle, save_bundle
 from easrec.training import EpochReport
 from sweeps import resize
+from sweeps import source as source_module
 from sweeps import trial as trial_module
 from sweeps.config import SweepConfig
 from sweeps.data import SweepData, load_data
@@ -380,6 +381,39 @@ def test_a_temporal_sweep_is_exported_on_the_split_that_it_was_made_on(
     for name, value in figures.items():
         assert sweep.records[0].metrics[f"test/{name}"] == pytest.approx(value)
     assert len(split.test.rows) < split.num_users
+
+
+@pytest.mark.parametrize(
+    ("dataset", "data", "reads"),
+    [
+        (None, "/then/log.csv", None),
+        (None, None, "ml-100k"),
+        ("gowalla", None, "gowalla"),
+        ("gowalla", "/then/checkins.txt", "gowalla"),
+        ("/then/log.csv", None, None),
+    ],
+)
+def test_data_names_what_the_sweep_was_made_on_wherever_it_lies_now(
+    sweep: FinishedSweep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: str | None,
+    data: str | None,
+    reads: str | None,
+) -> None:
+    values = json.loads((sweep.directory / "sweep.json").read_text())
+    values["settings"] |= {"--dataset": dataset, "--data": data}
+    (tmp_path / "sweep.json").write_text(json.dumps(values))
+    asked: list[tuple[str | None, Path | None]] = []
+    whole = SweepDirectory(sweep.directory).data
+
+    def read(config: SweepConfig, preset: Any) -> SweepData:
+        asked.append((config.dataset, config.data))
+        return whole
+
+    monkeypatch.setattr(source_module, "load_data", read)
+    assert SweepDirectory(tmp_path, log=Path("now")).data is whole
+    assert asked == [(reads, Path("now"))]
 
 
 def test_a_sweep_from_before_there_were_splits_is_read(sweep: FinishedSweep) -> None:
