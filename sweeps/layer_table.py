@@ -28,7 +28,8 @@ def measure_layers(trial: TrialConfig, store: Store, cluster: Cluster) -> None:
     try:
         ray.get(task.remote(trial, store.root))
     except RayError as error:
-        raise RuntimeError(str(error).strip().splitlines()[-1]) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise RuntimeError(lines[-1]) from error
 
 
 def _measure(trial: TrialConfig, root: Path) -> None:

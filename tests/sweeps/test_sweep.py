@@ -121,7 +121,7 @@ def mlflow_params(output: Path) -> dict[str, set[str]]:
 def test_what_failed_is_tried_again_on_resume(
     tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of(tmp_path)
+    config = config_of(tmp_path, resource="latency")
     with monkeypatch.context() as broken:
 
         def fail(*args: Any, **options: Any) -> None:
@@ -135,6 +135,8 @@ def test_what_failed_is_tried_again_on_resume(
     status, text = run(SweepConfig(**{**vars(config), "resume": True}))
     assert status == 0, text
     assert "the disk was full" not in text
+    assert "MLflow did not take" not in text
+    assert "layer_latencies_ms" in mlflow_params(tmp_path / "sweep")
     assert len(pd.read_parquet(tmp_path / "sweep" / "results.parquet")) == 2
 
 
@@ -155,8 +157,8 @@ def test_a_temporal_sweep_by_latency_measures_layers_once_before_its_trials(
     assert params["data.asked"] == {"last"}
     assert params["space.pairing"] == {"product"} and params["space.weights"] == {"shared"}
     assert params["search.resource"] == {"latency"}
-    tables = params["search.latencies_ms"] - {"[]"}
-    assert len(tables) == 1 and tables.pop().count(",") == 3
+    (table,) = params["layer_latencies_ms"]
+    assert table.count(",") == 3
     status, text = run(SweepConfig(**{**vars(config), "resume": True}))
     assert status == 0
     assert calls[6:] == ["warm"], "all is there already"

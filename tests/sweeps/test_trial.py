@@ -500,8 +500,8 @@ def test_searches_by_latency_share_one_table_and_record_it(
         trial_record(trial, tiny_data, store, settings={}, tags={}) for trial in [*trials, by_flops]
     )
     assert first is not None and second is not None and other is not None
-    assert first.params["search.latencies_ms"] == second.params["search.latencies_ms"] == "[1.0, 3.0]"
-    assert other.params["search.latencies_ms"] == "[]"
+    assert first.params["layer_latencies_ms"] == second.params["layer_latencies_ms"] == "[1.0, 3.0]"
+    assert "layer_latencies_ms" not in other.params
     assert (first.architecture.hidden_size, other.architecture.hidden_size) == (8, 4)
     # Another length or another number of threads is another table; a seed or a tradeoff is not.
     key = trials[0].latency_key
