@@ -115,4 +115,7 @@ class ExportConfig:
 
 def _in_use(path: Path) -> bool:
     there = what_is_at(path)
-    return there == "file" or (there == "directory" and any(path.iterdir()))
+    try:
+        return there == "file" or (there == "directory" and any(path.iterdir()))
+    except OSError as error:
+        raise InputError(f"--to {path} cannot be read ({error.strerror or error}); choose another") from error

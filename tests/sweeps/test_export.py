@@ -562,3 +562,16 @@ def test_every_way_of_serving_gives_the_same_top_10_to_real_users(
     assert (
         len({tuple(row) for row in expected}) > 100
     )  # a network that gives everybody the same shows nothing
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(
+    sweep: FinishedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(InputError, match=r"--to \S+ cannot be read \(Permission denied\); choose another"):
+        ExportConfig(output=sweep.directory, to=tmp_path, no_register=True).check()
+    with pytest.raises(InputError, match=r"cannot be looked at \(File name too long\)"):
+        ExportConfig(output=tmp_path / ("n" * 300), no_register=True).check()
