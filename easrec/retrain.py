@@ -2,18 +2,19 @@
 
 import copy
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from easrec.allocator import trim_heap
+from easrec.compute import Precision, check_precision, compile_layers
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.protocols import evaluate, selection_protocol
 from easrec.models.architecture import Architecture
 from easrec.models.transformer import SequentialRecommender
 from easrec.training import (
+    EpochClock,
     EpochReport,
     OnEpoch,
     checked_batches,
@@ -51,6 +52,11 @@ class RetrainConfig:
     """Items that the targets of a batch compete with where the loss is sampled."""
     micro_batch_size: int | None = None
     """Sequences computed at once; None for the whole batch. Less memory, the same gradients."""
+    precision: Precision = "float32"
+    """Of the matrix products of training: `bfloat16` is for GPUs, with norms, state and loss in float32.
+    Evaluation is in float32 always."""
+    compile: bool = False
+    """Let torch compile the layers: seconds to a minute once, then faster steps, mostly on a GPU."""
 
     def __post_init__(self) -> None:
         for name in ("max_length", "max_epochs", "patience", "batch_size"):
@@ -63,6 +69,7 @@ class RetrainConfig:
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
         check_loss_settings(self.loss, self.num_negatives, self.micro_batch_size)
+        check_precision(self.precision)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of JSON values."""
@@ -152,8 +159,11 @@ def retrain(
         loss=config.loss,
         num_negatives=config.num_negatives,
         micro_batch_size=config.micro_batch_size,
+        precision=config.precision,
         device=device,
     )
+    if config.compile:
+        compile_layers(model.layers, device)
     form = training_form(architecture)
     protocol = selection_protocol(data)
     criterion = f"valid/{protocol}/ndcg_at_10"
@@ -168,14 +178,16 @@ def retrain(
     for epoch in range(len(epochs) + 1, config.max_epochs + 1):
         if epoch - 1 - best_epoch >= config.patience:
             break
-        start_s = time.perf_counter()
+        clock = EpochClock()
         model.train()
         losses = []
         settings: dict[str, Any] = {"form": form, "seed": config.seed, "epoch": epoch}
+        begun = weights.num_sequences
         with seeded(config.seed, "retrain", epoch, device):
             batches = checked_batches(data, config.max_length, config.batch_size, **settings)
             for step, batch in enumerate(batches, 1):
                 losses.append(weights.step(batch, model.loss, stage="retrain", epoch=epoch, step=step))
+        clock.trained(weights.num_sequences - begun)
         model.eval()
         validation = evaluate(
             model.scores,
@@ -187,7 +199,7 @@ def retrain(
         )
         metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
         metrics |= {f"valid/{name}": value for name, value in validation.items()}
-        epochs.append(EpochReport.ended_now("retrain", epoch, config.max_epochs, metrics, start_s))
+        epochs.append(clock.report("retrain", epoch, config.max_epochs, metrics))
         if metrics[criterion] > best_value:
             best_epoch, best_value = epoch, metrics[criterion]
             best_state = copy.deepcopy(model.state_dict())

@@ -9,7 +9,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,14 +52,8 @@ class EpochReport:
     """Wall time of the epoch, validation included."""
     timestamp_ms: int
     """When the epoch ended, in milliseconds since 1970."""
-
-    @classmethod
-    def ended_now(
-        cls, stage: Stage, epoch: int, num_epochs: int, metrics: dict[str, float], start_s: float
-    ) -> "EpochReport":
-        """The report of an epoch that began at `start_s` of `time.perf_counter`."""
-        now = time.time_ns() // 1_000_000
-        return cls(stage, epoch, num_epochs, metrics, time.perf_counter() - start_s, now)
+    sequences_per_s: float
+    """Training sequences in a second of the epoch's training, the validation after it not counted."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of JSON values."""
@@ -67,6 +61,30 @@ class EpochReport:
 
 
 OnEpoch = Callable[[EpochReport], None]
+
+
+class EpochClock:
+    """Times an epoch from its making on: its training, then what follows it."""
+
+    def __init__(self) -> None:
+        self._start_s = time.perf_counter()
+        self._sequences_per_s = 0.0
+
+    def trained(self, sequences: int) -> None:
+        """Training has ended, after `sequences` sequences; validation may follow."""
+        self._sequences_per_s = sequences / (time.perf_counter() - self._start_s)
+
+    def report(self, stage: Stage, epoch: int, num_epochs: int, metrics: dict[str, float]) -> EpochReport:
+        """The report of the epoch, which has ended."""
+        return EpochReport(
+            stage=stage,
+            epoch=epoch,
+            num_epochs=num_epochs,
+            metrics=metrics,
+            duration_s=time.perf_counter() - self._start_s,
+            timestamp_ms=time.time_ns() // 1_000_000,
+            sequences_per_s=self._sequences_per_s,
+        )
 
 
 def training_form(architecture: Architecture | CandidateSpace) -> Form:
@@ -120,12 +138,12 @@ def checked_batches(
 
 def move(batch: Batch, device: torch.device | str) -> Batch:
     """The batch on `device`; copies to a GPU do not wait for it."""
-    if torch.device(device).type != "cuda":
-        return Batch(item_ids=batch.item_ids.to(device), targets=batch.targets.to(device))
-    return Batch(
-        item_ids=batch.item_ids.pin_memory().to(device, non_blocking=True),
-        targets=batch.targets.pin_memory().to(device, non_blocking=True),
+    pinned = torch.device(device).type == "cuda"
+    item_ids, targets = (
+        ids.pin_memory().to(device, non_blocking=True) if pinned else ids.to(device)
+        for ids in (batch.item_ids, batch.targets)
     )
+    return replace(batch, item_ids=item_ids, targets=targets)
 
 
 def check_finite(loss: Tensor, *, stage: Stage, epoch: int, step: int, learning_rate: float) -> float:

@@ -4,11 +4,13 @@ Legend: B sequences in a batch, S negatives, V items.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from easrec.compute import Precision, autocast
 from easrec.data.batches import Batch
 from easrec.errors import InputError
 from easrec.training import Stage, check_finite, move
@@ -44,6 +46,7 @@ class WeightSteps:
         num_negatives: S; at most V are drawn.
         micro_batch_size: sequences that are computed at once; None for the whole batch. Gradients are those
             of the whole batch.
+        precision: in which the loss is computed, see `easrec.compute.autocast`.
         device: where the weights are.
     """
 
@@ -56,9 +59,13 @@ class WeightSteps:
         loss: Loss = "full",
         num_negatives: int = 1024,
         micro_batch_size: int | None = None,
+        precision: Precision = "float32",
         device: torch.device | str = "cpu",
     ) -> None:
+        self.num_sequences = 0
+        """Sequences of all steps so far."""
         self._learning_rate = learning_rate
+        self._precision: Precision = precision
         self._micro_batch_size = micro_batch_size
         self._device = device
         self._num_items = item_embedding.num_embeddings - 1
@@ -82,7 +89,8 @@ class WeightSteps:
             optimizer.zero_grad()
         total = torch.zeros(())
         for part, share in self._parts(batch):
-            loss = loss_of(move(part, self._device), negatives)
+            with autocast(self._device, self._precision):
+                loss = loss_of(move(part, self._device), negatives)
             if share != 1:
                 loss = loss * share
             loss.backward()
@@ -90,6 +98,7 @@ class WeightSteps:
         value = check_finite(total, stage=stage, epoch=epoch, step=step, learning_rate=self._learning_rate)
         for optimizer in self._optimizers:
             optimizer.step()
+        self.num_sequences += len(batch.item_ids)
         return value
 
     def _draw_negatives(self) -> Tensor | None:
@@ -108,7 +117,7 @@ class WeightSteps:
         num_targets = int((batch.targets > 0).sum())
         for item_ids, targets in zip(batch.item_ids.split(size), batch.targets.split(size), strict=True):
             if count := int((targets > 0).sum()):
-                yield Batch(item_ids=item_ids, targets=targets), count / num_targets
+                yield replace(batch, item_ids=item_ids, targets=targets), count / num_targets
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` takes: the optimisers' moments."""

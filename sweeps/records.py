@@ -194,7 +194,8 @@ def _curves(*results: Result) -> dict[str, Curve]:
     curves: dict[str, Curve] = {}
     for result in results:
         for epoch in result.value["epochs"]:
-            for name, value in epoch["metrics"].items():
+            measured = {**epoch["metrics"], "sequences_per_s": epoch["sequences_per_s"]}
+            for name, value in measured.items():
                 point = (epoch["epoch"], epoch["timestamp_ms"], value)
                 curves.setdefault(f"{epoch['stage']}/{name}", []).append(point)
     return curves

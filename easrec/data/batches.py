@@ -27,6 +27,8 @@ class Batch:
     """Item ids, int64 (B, N), left-aligned, 0 is padding."""
     targets: torch.Tensor
     """targets[i, t] is the item to predict after item_ids[i, t], int64 (B, N); 0 asks nothing."""
+    last_only: bool = False
+    """Whether each sequence has one target, at its last item: no other output is then needed."""
 
 
 def training_windows(data: SplitData, max_length: int, *, seed: int, epoch: int) -> tuple[Int32s, Int32s]:
@@ -152,7 +154,8 @@ def _questions(data: SplitData, rows: Int64s, ends: Int64s, max_length: int) -> 
     begins = np.maximum(data.starts[rows], ends - max_length)
     targets = np.zeros((len(ends), max_length), dtype=np.int32)
     targets[np.arange(len(ends)), ends - begins - 1] = data.items[ends]
-    return Batch(_tensor(gather_spans(data.items, begins, ends, max_length)), _tensor(targets))
+    item_ids = gather_spans(data.items, begins, ends, max_length)
+    return Batch(_tensor(item_ids), _tensor(targets), last_only=True)
 
 
 def _chunks(order: Int64s, size: int) -> Iterator[Int64s]:

@@ -245,6 +245,9 @@ class SequentialRecommender(nn.Module):
             batch: sequences and targets.
             negatives: items that the targets compete with, see `sampled_item_loss`; None for all items.
         """
-        packing = Packing(batch.item_ids > 0)
-        outputs = self._encode(batch.item_ids, packing)
-        return item_loss(outputs, packing.pack(batch.targets), self.item_embedding, negatives)
+        if batch.last_only:
+            outputs, targets = self.last_outputs(batch.item_ids), batch.targets.amax(dim=1)
+        else:
+            packing = Packing(batch.item_ids > 0)
+            outputs, targets = self._encode(batch.item_ids, packing), packing.pack(batch.targets)
+        return item_loss(outputs, targets, self.item_embedding, negatives)

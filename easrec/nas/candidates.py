@@ -3,7 +3,7 @@
 Shapes: T real positions in the batch, D = d_k the candidate's hidden size.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ class IndependentLayer(nn.Module):
         self.candidates = nn.ModuleList(
             TransformerLayer(space.architecture(candidate, 1), dropout) for candidate in range(len(space))
         )
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile each candidate by itself; arguments as of `torch.compile`."""
+        for candidate in self.candidates:
+            candidate.compile(*args, **options)
 
     def forward(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
         """See `CandidateLayer`."""
@@ -74,6 +79,11 @@ class SharedLayer(nn.Module):
             self._skeletons = tuple(
                 TransformerLayer(space.architecture(candidate, 1), dropout) for candidate in range(len(space))
             )
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile each candidate by itself; arguments as of `torch.compile`."""
+        for skeleton in self._skeletons:
+            skeleton.compile(*args, **options)
 
     def forward(self, candidate: int, x: Tensor, embeddings: Tensor, packing: Packing) -> Tensor:
         """See `CandidateLayer`."""

@@ -6,7 +6,6 @@ validation targets, under a loss that adds the dynamic resource term.
 
 import copy
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from easrec.allocator import trim_heap
+from easrec.compute import autocast, compile_layers
 from easrec.data.batches import Batch, num_training_batches, validation_batches
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
@@ -28,6 +28,7 @@ from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 from easrec.nas.warmup import WarmUp, epoch_batches, run_fingerprint, search_data, warm_up, weight_steps
 from easrec.training import (
+    EpochClock,
     EpochReport,
     OnEpoch,
     check_finite,
@@ -154,6 +155,8 @@ def search(
     with seeded(config.seed, "init", 0, device):
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
     supernet.load_state_dict(warm.supernet.state_dict())
+    if config.compile:
+        compile_layers(supernet.layers, device)
     weights = weight_steps(supernet, config, device)
     # A copy, since Adam updates the tensors of a loaded state in place and `warm` serves other searches.
     weights.load_state_dict(copy.deepcopy(warm.optimizer_state))
@@ -178,7 +181,7 @@ def search(
     for epoch in range(len(epochs) + 1, config.search_epochs + 1):
         if _ended(epochs, config):
             break
-        start_s = time.perf_counter()
+        clock, begun = EpochClock(), weights.num_sequences
         hard_depth = supernet.hard_choice()[1]
         validation = _validation_stream(data, config, epoch)
         losses: list[float] = []
@@ -213,14 +216,15 @@ def search(
                 supernet.eval()
                 if config.depth_refresh == "interval":
                     hard_depth = supernet.hard_choice()[1]
-                loss, parts = controller_loss(
-                    supernet,
-                    move(next(validation), device),
-                    config,
-                    costs=costs,
-                    hard_depth=hard_depth,
-                    temperature=temperature,
-                )
+                with autocast(device, config.precision):
+                    loss, parts = controller_loss(
+                        supernet,
+                        move(next(validation), device),
+                        config,
+                        costs=costs,
+                        hard_depth=hard_depth,
+                        temperature=temperature,
+                    )
                 check_finite(
                     loss,
                     stage="search",
@@ -234,10 +238,11 @@ def search(
                     parameter.grad = gradient
                 controller_optimizer.step()
                 controller_parts.append(parts)
+        clock.trained(weights.num_sequences - begun)
         metrics = _epoch_metrics(supernet, config, losses, controller_parts, temperature)
         if config.stop_on == "ndcg":
             metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)
-        epochs.append(EpochReport.ended_now("search", epoch, config.search_epochs, metrics, start_s))
+        epochs.append(clock.report("search", epoch, config.search_epochs, metrics))
         save_checkpoint(
             checkpoint_dir,
             {

@@ -1,6 +1,5 @@
 """The warm-up: the supernet's weights learn alone before any search begins."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from easrec.allocator import trim_heap
+from easrec.compute import compile_layers
 from easrec.data.batches import Batch
 from easrec.data.holdout import hold_out_last_targets
 from easrec.data.sequences import SplitData
@@ -16,6 +16,7 @@ from easrec.models.architecture import CandidateSpace
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 from easrec.training import (
+    EpochClock,
     EpochReport,
     OnEpoch,
     checked_batches,
@@ -56,6 +57,7 @@ def weight_steps(supernet: Supernet, config: SearchConfig, device: str) -> Weigh
         loss=config.loss,
         num_negatives=config.num_negatives,
         micro_batch_size=config.micro_batch_size,
+        precision=config.precision,
         device=device,
     )
 
@@ -92,6 +94,8 @@ def warm_up(
     owner = run_fingerprint(data, space, "warmup", config.warmup_settings())
     with seeded(config.seed, "init", 0, device):
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
+    if config.compile:
+        compile_layers(supernet.layers, device)
     weights = weight_steps(supernet, config, device)
     epochs: list[EpochReport] = []
     if state := load_checkpoint(checkpoint_dir, owner):
@@ -102,7 +106,7 @@ def warm_up(
     depth = torch.full((space.num_layers,), 1 / space.num_layers, device=device)
     supernet.train()
     for epoch in range(len(epochs) + 1, config.warmup_epochs + 1):
-        start_s = time.perf_counter()
+        clock, begun = EpochClock(), weights.num_sequences
         losses = []
         with seeded(config.seed, "warmup", epoch, device):
             for step, batch in enumerate(epoch_batches(data, space, config, epoch), 1):
@@ -116,7 +120,8 @@ def warm_up(
                     )
                 )
         metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
-        epochs.append(EpochReport.ended_now("warmup", epoch, config.warmup_epochs, metrics, start_s))
+        clock.trained(weights.num_sequences - begun)
+        epochs.append(clock.report("warmup", epoch, config.warmup_epochs, metrics))
         save_checkpoint(
             checkpoint_dir,
             {

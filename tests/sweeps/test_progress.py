@@ -35,7 +35,7 @@ def a_trial(tradeoff: float = 0.1) -> TrialConfig:
 
 
 def report(stage: str, epoch: int, num_epochs: int, duration_s: float) -> dict[str, object]:
-    return EpochReport(stage, epoch, num_epochs, {"loss": 1.0}, duration_s, now_ms()).to_dict()  # type: ignore[arg-type]
+    return EpochReport(stage, epoch, num_epochs, {"loss": 1.0}, duration_s, now_ms(), 1.0).to_dict()  # type: ignore[arg-type]
 
 
 def finish(store: Store, kind: str, key: str, **value: object) -> None:

@@ -434,6 +434,7 @@ def test_trials_of_one_architecture_share_a_retraining_and_its_figures(
     assert [step for step, _, _ in first.curves["search/resource"]] == [1]
     assert [step for step, _, _ in first.curves["retrain/loss"]] == [1, 2]
     assert {"warmup/loss", "search/temperature", "search/candidate_0_probability"} <= set(first.curves)
+    assert all(rate > 0 for _, _, rate in first.curves["retrain/sequences_per_s"])
 
 
 def test_a_record_is_the_same_whenever_it_is_made(tmp_path: Path, tiny_data: SplitData) -> None:

@@ -106,6 +106,7 @@ def test_every_target_once_per_epoch_after_its_predecessor(
         assert not expected
         return
     assert all(len(batch.item_ids) == batch_size for batch in batches[:-1])
+    assert {batch.last_only for batch in batches} == {form == "prefixes"}
     epoch_ = collect(batches)
     asked = epoch_.targets > 0
     assert Counter(epoch_.targets[asked].tolist()) == expected
@@ -126,6 +127,7 @@ def test_prefixes_equal_the_slow_reference(lengths, max_length):
             expected[history[end]] = (padded(prefix, max_length), len(prefix) - 1)
     found = {}
     for batch in training_batches(data, max_length, 5, form="prefixes", seed=0, epoch=0):
+        assert batch.last_only
         for item_ids, targets in zip(batch.item_ids, batch.targets, strict=True):
             (position,) = targets.nonzero().flatten().tolist()
             found[int(targets[position])] = (item_ids.tolist(), position)

@@ -169,6 +169,21 @@ def test_autocast_leaves_scores_and_loss_in_float32_and_close():
     assert torch.equal(found, item_scores(outputs, network.item_embedding.weight))
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_loss_of_last_items_needs_no_other_output(attention):
+    network = _network(attention)
+    item_ids = torch.tensor([[3, 1, 4, 0, 0, 0], [2, 7, 1, 8, 2, 8], [9, 0, 0, 0, 0, 0]])
+    targets = torch.zeros_like(item_ids)
+    targets[[0, 1, 2], [2, 5, 0]] = torch.tensor([5, 6, 7])
+    parameters = list(network.parameters())
+    for negatives in (None, torch.tensor([1, 5, 9])):
+        losses = [network.loss(Batch(item_ids, targets, last_only), negatives) for last_only in (False, True)]
+        torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=1e-6)
+        expected, found = (torch.autograd.grad(loss, parameters) for loss in losses)
+        for gradient, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_a_second_derivative_is_refused_and_not_wrong():
     network = _network()
     batch = Batch(torch.tensor([[3, 1, 4]]), torch.tensor([[1, 4, 5]]))
