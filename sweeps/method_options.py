@@ -49,6 +49,12 @@ class MethodOptions:
     micro_batch_size: int | None = None
     """Sequences computed at once, of search and retraining: less memory, the same gradients. Left out: the
     preset's, the whole batch."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of the matrix products of training; bfloat16 is for GPUs. Evaluation is always in float32. Left out:
+    the preset's."""
+    compile: bool = False
+    """Let torch compile the layers: seconds to a minute once in each stage, then faster steps, mostly on a
+    GPU."""
     dropout: float | None = None
     """Share of values dropped in search and retraining, in [0, 1). Left out: the preset's."""
     loss: Literal["full", "sampled"] | None = None

@@ -71,7 +71,8 @@ def _given(config: SweepConfig, settings: type[Any]) -> dict[str, Any]:
     for field in dataclasses.fields(MethodOptions):
         owner, name = _RENAMED.get(field.name, (settings, field.name))
         value = getattr(config, field.name)
-        if owner is settings and name in names and value not in (None, ()):
+        # A flag that is not set leaves the preset's value too; 0 is a value.
+        if owner is settings and name in names and not (value is False or value in (None, ())):
             given[name] = value
     return given
 

@@ -179,6 +179,8 @@ OPTIONS: dict[str, tuple[object, list[str]]] = {
     "max_length": (20, ["search.max_length", "retrain.max_length"]),
     "batch_size": (16, ["search.batch_size", "retrain.batch_size"]),
     "micro_batch_size": (8, ["search.micro_batch_size", "retrain.micro_batch_size"]),
+    "precision": ("bfloat16", ["search.precision", "retrain.precision"]),
+    "compile": (True, ["search.compile", "retrain.compile"]),
     "dropout": (0.1, ["search.dropout", "retrain.dropout"]),
     "loss": ("sampled", ["search.loss", "retrain.loss"]),
     "search_learning_rate": (0.02, ["search.learning_rate"]),
