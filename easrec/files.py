@@ -2,10 +2,13 @@
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from easrec.errors import InputError
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
@@ -36,6 +39,22 @@ def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as JSON, atomically; NaN and infinity are refused, since JSON has neither."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
     write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def what_is_at(path: Path | str) -> Literal["file", "directory", "nothing"]:
+    """What lies at a path that a user named; anything that is no directory counts as a file.
+
+    Raises:
+        InputError: the system does not tell: the name is too long, or a directory above may not be read.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be looked at ({reason}); check the path") from error
+    return "directory" if stat.S_ISDIR(mode) else "file"
 
 
 def read_json(path: Path | str) -> Any:

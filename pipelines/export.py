@@ -5,16 +5,15 @@ python pipelines/export.py --output runs/SWEEP --pick knee
 
 import sys
 
-import tyro
-
 from easrec.errors import InputError
+from sweeps.command_line import parse
 from sweeps.export_config import ExportConfig
 
 
 def main() -> int:
     """Export what the command line names; returns the exit status."""
     try:
-        config = tyro.cli(ExportConfig, prog="export.py", config=(tyro.conf.FlagCreatePairsOff,))
+        config = parse(ExportConfig, "export.py")
         config.check()
         # Imported late: torch and MLflow take seconds, and --help needs neither.
         from sweeps.export import run_export

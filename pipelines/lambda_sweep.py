@@ -6,16 +6,15 @@ python pipelines/lambda_sweep.py --tradeoffs 0 0.03 0.1 0.3 1 3 --seeds 1 --pres
 import os
 import sys
 
-import tyro
-
 from easrec.errors import InputError
+from sweeps.command_line import parse
 from sweeps.config import SweepConfig
 
 
 def main() -> int:
     """Run the sweep that the command line describes; returns the exit status."""
     try:
-        config = tyro.cli(SweepConfig, prog="lambda_sweep.py", config=(tyro.conf.FlagCreatePairsOff,))
+        config = parse(SweepConfig, "lambda_sweep.py")
         config.check()
         # Before torch is imported: --plan times a few steps here; see sweeps/cluster.py for the rest.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

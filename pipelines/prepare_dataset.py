@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-import tyro
-
 from easrec.errors import InputError
+from sweeps.command_line import parse
+from sweeps.data_options import DataOptions
 
 if TYPE_CHECKING:
     from easrec.data.interactions import Interactions
@@ -19,22 +19,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PrepareConfig:
-    """Prepare a data set, print the paper's Table I for it, and write one parquet and one metadata file."""
+class PrepareConfig(DataOptions):
+    """Prepare a data set, print the paper's Table I for it, and write one parquet and one metadata file.
 
-    dataset: str | None = None
-    """Data set known by name; without --data its raw files are downloaded, or taken from the cache."""
-    data: Path | None = None
-    """With --dataset: its raw files (archive, directory, or the file that holds the log). Without: a log of
-    your own (.parquet, .csv, .inter), one row per interaction."""
+    One of --dataset and --data must be given, or both. The split is only described: it is made anew whenever
+    the data are used.
+    """
+
     output: Path = Path("runs/data")
     """Directory for NAME.parquet and NAME.json, and NAME.items.parquet if something is known of the items."""
-    user_column: str = "user_id"
-    """Column of your own log that holds the user."""
-    item_column: str = "item_id"
-    """Column of your own log that holds the item."""
-    time_column: str = "timestamp"
-    """Column of your own log that holds the time."""
     min_user_interactions: int = 3
     """Users with fewer interactions are dropped."""
     k_core: int | None = None
@@ -48,11 +41,10 @@ class PrepareConfig:
     malformed: Literal["refuse", "skip"] = "refuse"
     """Of your own log, refuse it if a line cannot be used, or skip and count such lines, as is done always
     with the raw files of a known data set."""
-    split: Literal["leave_one_out", "temporal"] = "leave_one_out"
-    """The split that is described; it is made anew whenever the data are used."""
 
     def check(self) -> None:
         """Refuse options that cannot be meant; raises InputError."""
+        DataOptions.check(self)
         if self.dataset is None and self.data is None:
             raise InputError(
                 "give --dataset, a data set known by name, or --data, a log of your own, or both"
@@ -73,7 +65,7 @@ def run(config: PrepareConfig) -> None:
     from easrec.data.datasets import AS_IT_IS, KNOWN_DATASETS, Counts
     from easrec.data.interactions import load_interactions
     from easrec.data.prepared import table_one, write_prepared
-    from easrec.data.splits import split_interactions
+    from sweeps.data import split_of
 
     known = KNOWN_DATASETS.get(config.dataset or "")
     if config.dataset is not None and known is None:
@@ -92,7 +84,7 @@ def run(config: PrepareConfig) -> None:
         k_core=k_core,
         malformed=config.malformed,
     )
-    split = split_interactions(interactions, config.split)
+    split = split_of(config, interactions)
     print(_what_was_read(interactions, duplicates))
     table = table_one(interactions)
     print("| data set | users | items | interactions | average length | density |\n|---|---|---|---|---|---|")
@@ -172,7 +164,7 @@ def _items(config: PrepareConfig) -> "RawItems | None":
 def main() -> int:
     """Run what the command line describes; returns the exit status."""
     try:
-        config = tyro.cli(PrepareConfig, prog="prepare_dataset.py", config=(tyro.conf.FlagCreatePairsOff,))
+        config = parse(PrepareConfig, "prepare_dataset.py")
         config.check()
         run(config)
     except InputError as error:

@@ -10,10 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from easrec.data.interactions import load_interactions
-from easrec.data.sequences import leave_one_out
 from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.evaluation.protocols import evaluate
@@ -24,16 +20,17 @@ from easrec.nas.resources import network_flops, network_parameters
 from easrec.nas.search import SearchConfig, search
 from easrec.retrain import RetrainConfig, retrain
 from easrec.training import EpochReport, NonFiniteLossError
+from sweeps.command_line import parse
+from sweeps.data import load_data
+from sweeps.data_options import DataOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Config:
+class Config(DataOptions):
     """Search, derive, retrain and evaluate once; every setting of the method is an option."""
 
     output: Path
     """Directory of the network and its figures; a run that was stopped goes on from there."""
-    data: str = "ml-100k"
-    """Data set known by name, or the path of a log (.parquet, .csv, .inter)."""
     space: CandidateSpace = field(
         default_factory=lambda: CandidateSpace(64, 256, 4, 4, (0.0, 0.5, 0.75), (0.0, 0.5, 0.75))
     )
@@ -54,8 +51,9 @@ class Config:
 
 def run(config: Config) -> None:
     """Run all stages; each line printed is one epoch or one result."""
-    data = leave_one_out(load_interactions(config.data))
-    print(f"{data.name}: {data.num_users} users, {data.num_items} items, {len(data.items)} interactions")
+    loaded = load_data(config)
+    data = loaded.split
+    print(loaded.described)
     found = search(
         data,
         config.space,
@@ -116,7 +114,9 @@ def main() -> int:
     """Run what the command line describes; returns the exit status."""
     name = "search_and_retrain.py"
     try:
-        run(tyro.cli(Config, prog=name))
+        config = parse(Config, name)
+        config.check()
+        run(config)
     except (InputError, NonFiniteLossError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

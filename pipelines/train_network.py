@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from easrec.errors import InputError
+from sweeps.command_line import parse
+from sweeps.data_options import DataOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
+class TrainConfig(DataOptions):
     """Train an architecture to early stopping, from fresh weights, and evaluate it under every protocol."""
 
     output: Path
     """Directory for the networks and figures of all seeds; a run that was stopped goes on from there."""
-    data: str = "ml-100k"
-    """Data set known by name, or the path of a log (.parquet, .csv, .inter)."""
     hidden_size: int = 64
     """Hidden size (dimensions)."""
     inner_size: int = 256
@@ -60,8 +58,6 @@ def run(config: TrainConfig) -> None:
     # Imported late: torch takes seconds, and --help does not need it.
     import torch
 
-    from easrec.data.interactions import load_interactions
-    from easrec.data.sequences import leave_one_out
     from easrec.evaluation.protocols import evaluate
     from easrec.files import write_json
     from easrec.models.architecture import Architecture
@@ -69,6 +65,7 @@ def run(config: TrainConfig) -> None:
     from easrec.nas.resources import network_flops
     from easrec.retrain import RetrainConfig, retrain
     from easrec.training import EpochReport
+    from sweeps.data import load_data
 
     torch.set_num_threads(config.threads)
     architecture = Architecture(
@@ -79,7 +76,9 @@ def run(config: TrainConfig) -> None:
         attention=config.attention,
         gate_layers=config.gate_layers,
     )
-    data = leave_one_out(load_interactions(config.data))
+    loaded = load_data(config)
+    data = loaded.split
+    print(loaded.described)
     print(f"{architecture.architecture_id}: {network_flops(architecture, config.max_length):,} FLOPs")
     figures: list[dict[str, float]] = []
     for seed in range(config.seed, config.seed + config.seeds):
@@ -132,7 +131,9 @@ def run(config: TrainConfig) -> None:
 def main() -> int:
     """Run what the command line describes; returns the exit status."""
     try:
-        run(tyro.cli(TrainConfig, prog="train_network.py"))
+        config = parse(TrainConfig, "train_network.py")
+        config.check()
+        run(config)
     except InputError as error:
         print(f"train_network.py: {error}", file=sys.stderr)
         return 2

@@ -9,30 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from easrec.errors import InputError
+from sweeps.data_options import DataOptions, option
+from sweeps.method_options import MethodOptions
 
-DEFAULT_DATASET = "ml-100k"
+__all__ = ["SweepConfig", "SweepOptions", "option"]
 
 _NOT_OF_THE_RESULTS = ("output", "ray_address", "resume", "plan")
 """Options that a resumed sweep may change."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig:
-    """Run EASRec once for each lambda and seed, as Ray Tune trials, and find the Pareto front.
+class SweepOptions(DataOptions):
+    """Which trials a sweep has, and where they run."""
 
-    An option left out takes the value of the preset where its help says so.
-    """
-
-    dataset: str = DEFAULT_DATASET
-    """Data set known by name; it is fetched once and kept in a cache directory."""
-    data: Path | None = None
-    """Your own log instead: .parquet, .csv or RecBole's .inter, one row per interaction."""
-    user_column: str = "user_id"
-    """Column of --data that holds the user."""
-    item_column: str = "item_id"
-    """Column of --data that holds the item."""
-    time_column: str = "timestamp"
-    """Column of --data that holds the time; only its order matters, so any unit will do."""
     tradeoffs: tuple[float, ...] = ()
     """Grid of lambda, the weight of the resource term in the search (no unit; 0 searches for accuracy
     alone). Left out: the preset's."""
@@ -63,38 +52,14 @@ class SweepConfig:
     digits, so it does not follow the number of cores."""
     latency_threads: int = 1
     """CPU threads while latency and memory are measured."""
-    hidden_size: int | None = None
-    """Hidden size of the supernet (dimensions). Left out: the preset's."""
-    inner_size: int | None = None
-    """Inner size of its feed-forward networks (dimensions). Left out: the preset's."""
-    num_layers: int | None = None
-    """Layers of the supernet. Left out: the preset's."""
-    num_heads: int | None = None
-    """Attention heads. Left out: the preset's."""
-    hidden_intensities: tuple[float, ...] = ()
-    """Shares of hidden dimensions that the candidates mask, each in [0, 1). Left out: the preset's."""
-    inner_intensities: tuple[float, ...] = ()
-    """Shares of inner dimensions that the candidates mask, each in [0, 1). Left out: the preset's."""
-    gate_layers: Literal[0, 1, 2] | None = None
-    """Dense layers of each data-aware gate. Left out: the preset's."""
-    max_length: int | None = None
-    """Positions of a sequence (items). Left out: the preset's."""
-    batch_size: int | None = None
-    """Sequences in a batch, of search and retraining. Left out: the preset's."""
-    warmup_epochs: int | None = None
-    """Epochs of the warm-up. Left out: the preset's."""
-    search_epochs: int | None = None
-    """The most epochs of a search. Left out: the preset's."""
-    retrain_epochs: int | None = None
-    """The most epochs of a retraining. Left out: the preset's."""
-    patience: int | None = None
-    """Epochs without a better validation NDCG@10 after which a retraining ends. Left out: the preset's."""
-    accuracy_weight: float | None = None
-    """Weight of the cross-entropy in the controllers' loss (no unit); 0 leaves the resource term alone.
-    Left out: the preset's."""
-    transfer_from: Literal["warm", "searched", "fresh"] | None = None
-    """First weights of a retraining: of the seed's warm supernet, so that trials share retrainings, of the
-    trial's own searched supernet, or fresh ones. Left out: the preset's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(MethodOptions, SweepOptions):
+    """Run EASRec once for each lambda and seed, as Ray Tune trials, and find the Pareto front.
+
+    An option left out takes the value of the preset where its help says so.
+    """
 
     def check(self) -> None:
         """Refuse options that cannot be meant.
@@ -104,8 +69,8 @@ class SweepConfig:
         Raises:
             InputError: names the option and its value.
         """
-        if self.data is not None and self.dataset != DEFAULT_DATASET:
-            raise InputError("give either --dataset or --data, not both")
+        DataOptions.check(self)
+        MethodOptions.check(self)
         for name in ("seeds", "cpus_per_trial", "warmup_threads", "latency_threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{option(name)} must be at least 1, got {getattr(self, name)}")
@@ -118,11 +83,6 @@ class SweepConfig:
         _check_tradeoffs(self.tradeoffs)
         if self.resume and self.output is None:
             raise InputError("--resume needs --output: the directory of the sweep to go on with")
-
-    @property
-    def data_name(self) -> str:
-        """What the data set is called."""
-        return self.dataset if self.data is None else self.data.stem
 
     def result_settings(self) -> dict[str, Any]:
         """The options that results depend on, as JSON values: a resumed sweep must have the same."""
@@ -145,15 +105,6 @@ class SweepConfig:
             elif not isinstance(value, bool):
                 words.append(str(value))
         return shlex.join(words)
-
-
-def option(name: str) -> str:
-    """The command-line option of a field.
-
-    >>> option("cpus_per_trial")
-    '--cpus-per-trial'
-    """
-    return "--" + name.replace("_", "-")
 
 
 def _check_tradeoffs(tradeoffs: tuple[float, ...]) -> None:

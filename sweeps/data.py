@@ -1,14 +1,22 @@
 """The data of a sweep: its split, what its items are called, and on what terms it may be used."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from easrec.data.catalog import KNOWN_DATASETS
-from easrec.data.interactions import load_interactions
+from easrec.data.datasets import KNOWN_DATASETS
+from easrec.data.interactions import Interactions, load_interactions
 from easrec.data.items import Items
-from easrec.data.sequences import SplitData, leave_one_out
+from easrec.data.sequences import SplitData
+from easrec.data.splits import split_interactions, temporal_split
 from easrec.data.synthetic import subsample
-from sweeps.config import SweepConfig
-from sweeps.presets import Preset
+from easrec.errors import InputError
+from easrec.files import what_is_at
+from sweeps.data_options import DEFAULT_DATASET, DataOptions
+from sweeps.summary import counted
+
+if TYPE_CHECKING:
+    from sweeps.presets import Preset
 
 ITEMS = "items.parquet"
 """What a sweep's directory and its MLflow run call the file of its items."""
@@ -27,24 +35,72 @@ class SweepData:
     """What the item ids stand for."""
     licence: str
     """Terms of use of the data set."""
+    described: str
+    """What there is, what was left out and how it is split, in a line or two."""
 
 
-def load_data(config: SweepConfig, preset: Preset) -> SweepData:
-    """The data of a sweep; see `load_interactions` and `leave_one_out` for errors."""
-    if config.data is None:
-        interactions = load_interactions(config.dataset)
-        # --dataset may name a file too.
-        known = KNOWN_DATASETS.get(config.dataset)
-        licence = _OWN_DATA if known is None else known.licence
-    else:
-        interactions = load_interactions(
-            config.data,
-            user_column=config.user_column,
-            item_column=config.item_column,
-            time_column=config.time_column,
-        )
-        licence = _OWN_DATA
-    if preset.num_users is not None:
+def load_data(options: DataOptions, preset: "Preset | None" = None) -> SweepData:
+    """Load and split what the options name; see `load_interactions` and `temporal_split` for errors.
+
+    Args:
+        options: which data and which split.
+        preset: may take some of the users alone.
+    """
+    interactions = _interactions(options)
+    known = KNOWN_DATASETS.get(options.dataset or (DEFAULT_DATASET if options.data is None else ""))
+    if preset is not None and preset.num_users is not None:
         interactions = subsample(interactions, preset.num_users, seed=_SUBSAMPLE_SEED)
-    split = leave_one_out(interactions)
-    return SweepData(split, Items.of(interactions, split), licence)
+    split = split_of(options, interactions)
+    return SweepData(
+        split,
+        Items.of(interactions, split),
+        _OWN_DATA if known is None else known.licence,
+        _described(options, interactions, split),
+    )
+
+
+def _interactions(options: DataOptions) -> Interactions:
+    # --dataset may name a file too.
+    path_or_name: str | Path = options.dataset or DEFAULT_DATASET
+    raw = options.data
+    if options.dataset is None and options.data is not None:
+        path_or_name, raw = options.data, None
+        if str(options.data) in KNOWN_DATASETS and what_is_at(options.data) == "nothing":
+            raise InputError(f"--data {options.data} is no file; a data set known by name goes to --dataset")
+    return load_interactions(
+        path_or_name,
+        raw=raw,
+        user_column=options.user_column,
+        item_column=options.item_column,
+        time_column=options.time_column,
+    )
+
+
+def split_of(options: DataOptions, interactions: Interactions) -> SplitData:
+    """The split that the options ask for; see `split_interactions` and `temporal_split` for errors."""
+    if options.split != "temporal":
+        return split_interactions(interactions, options.split)
+    valid_share, test_share = options.shares
+    return temporal_split(
+        interactions,
+        valid_share=valid_share,
+        test_share=test_share,
+        boundaries=options.boundaries,
+        asked=options.asked or "all",
+    )
+
+
+def _described(options: DataOptions, interactions: Interactions, split: SplitData) -> str:
+    statistics = split.statistics
+    text = f"{split.name}: {split.num_users} users, {split.num_items} items, {len(split.items)} interactions"
+    if dropped := int(statistics["dropped_users"]):
+        text += f"; {counted(dropped, 'user')} with too few interactions dropped"
+    if interactions.malformed.count:
+        text += f"; {interactions.malformed}"
+    if options.split == "temporal":
+        text += (
+            f"\nsplit at the times {statistics['valid_from']} and {statistics['test_from']}: "
+            f"{len(split.valid.rows)} validation and {len(split.test.rows)} test questions; "
+            f"{counted(int(statistics['cold_users']), 'user')} unknown to training"
+        )
+    return text

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from easrec.errors import InputError
+from easrec.files import what_is_at
 from sweeps.output import SWEEP
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -56,7 +57,7 @@ class ExportConfig:
         """Refuse options that cannot be meant; `InputError` names the option and its value."""
         if self.output is None and self.run is None:
             raise InputError("name a sweep by --output DIR, or a run by --run RUN_ID")
-        if self.output is not None and not (self.output / SWEEP).is_file():
+        if self.output is not None and what_is_at(self.output / SWEEP) != "file":
             raise InputError(
                 f"--output {self.output} holds no sweep: {SWEEP} is missing; name that of a sweep"
             )
@@ -113,4 +114,8 @@ class ExportConfig:
 
 
 def _in_use(path: Path) -> bool:
-    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    there = what_is_at(path)
+    try:
+        return there == "file" or (there == "directory" and any(path.iterdir()))
+    except OSError as error:
+        raise InputError(f"--to {path} cannot be read ({error.strerror or error}); choose another") from error

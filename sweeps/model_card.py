@@ -30,6 +30,18 @@ _ORIGINS = {
     "searched": "its weights in the supernet of its search",
     "fresh": "fresh weights",
 }
+_SPLIT_TEXTS = {
+    "leave_one_out": "Each user's last item is the test target, the last but one the validation target, the "
+    "rest is for training.",
+    "temporal": "What happened before {valid_from} is for training, what happened from then on and before "
+    "{test_from} is asked at validation, what happened from then on at test; these are times of the log, the "
+    "same for all users.",
+}
+_SPLIT_LIMITS = {
+    "leave_one_out": "The figures above come from splitting that log, each user by their own order: some "
+    "training lies later in\n  time than some test targets, and nothing",
+    "temporal": "The figures above come from the end of that log, which training has not seen; nothing",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +155,7 @@ def _data(facts: CardFacts) -> str:
         ("items", f"{facts.data.num_items:,}"),
         ("interactions", f"{len(facts.data.items):,}"),
         ("interactions per user", f"{statistics['mean_length']:.1f}"),
-        ("users dropped, with under three interactions", f"{int(statistics['dropped_users']):,}"),
+        ("users dropped, with too few interactions", f"{int(statistics['dropped_users']):,}"),
         ("test targets that never occur in training", f"{100 * statistics['cold_test_share']:.1f} %"),
         ("sha256 of the split log", f"`{facts.data.checksum}`"),
         ("terms of the data", facts.licence),
@@ -151,8 +163,8 @@ def _data(facts: CardFacts) -> str:
     return (
         "## Data\n\n"
         + _table(("", ""), rows)
-        + "\n\nEach user's last item is the test target, the last but one the "
-        "validation target, the rest is for training."
+        + "\n\n"
+        + _SPLIT_TEXTS[facts.config.split].format(**statistics)
     )
 
 
@@ -288,8 +300,7 @@ def _limits(facts: CardFacts) -> str:
   marked so (`by_popularity`; scores are then counts).
 - Long histories: of a history that is given whole, the last {facts.model.max_length} items count{streamed}.
 - It learned from what the users of one log did, popular items above all, and repeats the biases of that log.
-  The figures above come from splitting that log, each user by their own order: some training lies later in
-  time than some test targets, and nothing is said about what people do once they see recommendations. Test
+  {_SPLIT_LIMITS[facts.config.split]} is said about what people do once they see recommendations. Test
   it on your own users.
 - It is not for decisions about people, nor for catalogues where a wrong item does harm.
 - What may be done with it depends on the terms of the data."""

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from easrec.errors import InputError
-from easrec.files import read_json, write_json
+from easrec.files import read_json, what_is_at, write_json
 from sweeps.config import SweepConfig, option
 from sweeps.store import now_ms
 
@@ -43,38 +43,67 @@ def default_output(config: SweepConfig) -> Path:
 def locked_output(path: Path, *, resume: bool) -> Iterator[Path]:
     """The absolute path of an output directory that belongs to this process for the length of a `with`.
 
+    If no sweep has been written down there by its end, the directory is left as it was found.
+
     Raises:
-        InputError: another sweep runs there, or the directory is in use and `resume` is not set.
+        InputError: another sweep runs there, the directory is in use and `resume` is not set, it is set and
+            there is no sweep, or the directory cannot be used.
     """
-    path = path.resolve()
+    try:
+        path = path.resolve()
+        missing = _checked(path, resume=resume)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / _LOCK).touch()
+    except OSError as error:
+        raise InputError(
+            f"the output {path} cannot be used: {error.strerror or error}; choose another --output"
+        ) from error
+    try:
+        with FileLock(path / _LOCK, fallback_to_soft=False).acquire(blocking=False):
+            try:
+                yield path
+            finally:
+                if not (path / SWEEP).exists():
+                    _remove_empty(path, missing)
+    except Timeout:
+        raise InputError(
+            f"another sweep is running in {path}; wait for its end, or choose another --output"
+        ) from None
+
+
+def _checked(path: Path, *, resume: bool) -> list[Path]:
+    """The directories that will have to be made for an output, the deepest first; refuses one in use."""
     if set("?#%") & set(str(path)):
         raise InputError(
             f"the output directory {path} has one of the characters ? # % in its name, which a database "
             "address cannot hold; choose another --output"
         )
-    if path.exists() and not path.is_dir():
+    there = what_is_at(path)
+    if there == "file":
         raise InputError(f"the output {path} is a file; choose a directory")
-    held = [] if not path.exists() else [name for name in path.iterdir() if name.name != _LOCK]
+    held = [entry.name for entry in path.iterdir() if entry.name != _LOCK] if there == "directory" else []
+    if resume and SWEEP not in held:
+        what = "does not exist" if there == "nothing" else "holds files but no sweep" if held else "is empty"
+        raise InputError(
+            f"--resume: {path} {what}; name the directory of a sweep by --output, or begin one without "
+            "--resume"
+        )
     if held and not resume:
-        if (path / SWEEP).exists():
+        if SWEEP in held:
             raise InputError(
                 f"{path} holds a sweep already; go on with it by --resume, or choose another --output"
             )
         raise InputError(f"the output directory {path} is not empty; choose another --output")
-    if held and not (path / SWEEP).exists():
-        raise InputError(f"--resume: {path} holds files but no sweep; choose another --output")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / _LOCK).touch()
-    except OSError as error:
-        raise InputError(f"the output {path} cannot be written: {error.strerror}; choose another") from error
-    try:
-        with FileLock(path / _LOCK, fallback_to_soft=False).acquire(blocking=False):
-            yield path
-    except Timeout:
-        raise InputError(
-            f"another sweep is running in {path}; wait for its end, or choose another --output"
-        ) from None
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def _remove_empty(path: Path, made: list[Path]) -> None:
+    """Take away the lock, and the directories that were made for it, unless somebody has put something in."""
+    (path / _LOCK).unlink(missing_ok=True)
+    for folder in made:
+        if any(folder.iterdir()):
+            return
+        folder.rmdir()
 
 
 def identify(

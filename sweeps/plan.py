@@ -5,16 +5,20 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from easrec.data.batches import num_training_batches
 from easrec.data.sequences import SplitData, Targets
 from easrec.errors import InputError
-from easrec.nas.resources import layer_flops
-from easrec.nas.search import search, warm_up
-from easrec.retrain import retrain
+from easrec.models.architecture import CandidateSpace
+from easrec.nas.controllers import TemperatureSchedule
+from easrec.nas.resources import layer_flops, network_flops
+from easrec.nas.search import SearchConfig, search, warm_up
+from easrec.retrain import RetrainConfig, retrain
 from easrec.training import training_form
 from sweeps.config import SweepConfig
+from sweeps.method_options import MethodOptions
 from sweeps.presets import PRESETS, Preset
 from sweeps.reporter import duration_text
 from sweeps.summary import counted
@@ -23,51 +27,79 @@ from sweeps.trial import TrialConfig
 _TIMED_STEPS = 3
 
 
+_RENAMED = {
+    "search_learning_rate": (SearchConfig, "learning_rate"),
+    "retrain_learning_rate": (RetrainConfig, "learning_rate"),
+    "retrain_epochs": (RetrainConfig, "max_epochs"),
+}
+"""Options whose names are not those of the settings that they change."""
+
+
 def preset_of(config: SweepConfig) -> Preset:
     """The preset of a sweep with the user's changes in it.
 
     Raises:
-        InputError: sizes do not fit together.
+        InputError: options do not fit together.
     """
     preset = PRESETS[config.preset]()
-    return dataclasses.replace(
+    preset = dataclasses.replace(
         preset,
-        space=dataclasses.replace(
-            preset.space,
-            **_given(
-                config,
-                "hidden_size",
-                "inner_size",
-                "num_layers",
-                "num_heads",
-                "hidden_intensities",
-                "inner_intensities",
-                "gate_layers",
-            ),
-        ),
+        space=dataclasses.replace(preset.space, **_given(config, CandidateSpace)),
         search=dataclasses.replace(
             preset.search,
-            **_given(
-                config,
-                "max_length",
-                "batch_size",
-                "warmup_epochs",
-                "search_epochs",
-                "accuracy_weight",
-            ),
+            **_given(config, SearchConfig),
+            temperature=_temperature(config, preset.search.temperature),
         ),
-        retrain=dataclasses.replace(
-            preset.retrain,
-            **_given(config, "max_length", "batch_size", "patience"),
-            max_epochs=preset.retrain.max_epochs if config.retrain_epochs is None else config.retrain_epochs,
-        ),
-        **_given(config, "transfer_from", "tradeoffs"),
+        retrain=dataclasses.replace(preset.retrain, **_given(config, RetrainConfig)),
+        transfer_from=config.transfer_from or preset.transfer_from,
+        tradeoffs=config.tradeoffs or preset.tradeoffs,
     )
+    config.check_effects(
+        attention=preset.space.attention,
+        loss=preset.search.loss,
+        stop_on=preset.search.stop_on,
+        temperature_kind=preset.search.temperature.kind,
+    )
+    _check_bound(preset)
+    return preset
 
 
-def _given(config: SweepConfig, *names: str) -> dict[str, Any]:
-    values = {name: getattr(config, name) for name in names}
-    return {name: value for name, value in values.items() if value not in (None, ())}
+def _given(config: SweepConfig, settings: type[Any]) -> dict[str, Any]:
+    """The options given for fields of a class of settings, under the names of the fields."""
+    names = {field.name for field in dataclasses.fields(settings)}
+    given = {}
+    for field in dataclasses.fields(MethodOptions):
+        owner, name = _RENAMED.get(field.name, (settings, field.name))
+        value = getattr(config, field.name)
+        # A flag that is not set leaves the preset's value too; 0 is a value.
+        if owner is settings and name in names and not (value is False or value in (None, ())):
+            given[name] = value
+    return given
+
+
+def _temperature(config: SweepConfig, preset: TemperatureSchedule) -> TemperatureSchedule:
+    changes = {
+        field.name: getattr(config, f"temperature_{field.name}")
+        for field in dataclasses.fields(TemperatureSchedule)
+        if getattr(config, f"temperature_{field.name}") is not None
+    }
+    # Where the preset's fall has a rate and the user wants another way of falling.
+    if changes.get("fraction") or changes.get("kind") in ("cosine", "constant"):
+        changes.setdefault("rate", None)
+    if changes.get("rate") and changes.get("kind", preset.kind) in ("cosine", "constant"):
+        changes["rate"] = None  # `check_effects` refuses it in the words of the command line
+    return dataclasses.replace(preset, **changes)
+
+
+def _check_bound(preset: Preset) -> None:
+    """Refuse a bound on FLOPs that no candidate keeps, before anything is trained."""
+    bound, space = preset.search.max_flops, preset.space
+    shallow = [space.architecture(candidate, 1) for candidate in range(len(space))]
+    smallest = min(network_flops(architecture, preset.search.max_length) for architecture in shallow)
+    if bound is not None and bound < smallest:
+        raise InputError(
+            f"--max-flops {bound} leaves no network: the smallest that can be derived needs {smallest} FLOPs"
+        )
 
 
 def build_trials(
@@ -108,21 +140,26 @@ def extremes_first(tradeoffs: Sequence[float]) -> list[float]:
     return ordered
 
 
-def plan_text(config: SweepConfig, preset: Preset, data: SplitData, *, device: str, cpus: int) -> str:
+def plan_text(
+    config: SweepConfig, preset: Preset, data: SplitData, *, described: str, device: str, cpus: int
+) -> str:
     """What --plan prints; takes some seconds, since a few real steps are timed.
 
     Args:
         config: what the user asked for.
         preset: see `preset_of`.
         data: what will be trained on.
+        described: what the data are, see `SweepData`.
         device: where.
         cpus: CPU cores that trials will be packed on.
     """
     space, max_length = preset.space, preset.search.max_length
+    attention = space.attention.replace("_", ", ")
     lines = [
-        f"data: {data.name}, {data.num_users} users, {data.num_items} items, {len(data.items)} interactions",
+        described,
         "",
-        f"candidates ({len(space)}), each with 1 to {space.num_layers} layers; FLOPs of one layer over "
+        f"candidates ({len(space)}), each with 1 to {space.num_layers} layers, {space.weights} weights, "
+        f"{counted(space.num_heads, 'head')} of {attention} attention; FLOPs of one layer over "
         f"{max_length} positions:",
     ]
     for candidate in range(len(space)):
@@ -131,6 +168,8 @@ def plan_text(config: SweepConfig, preset: Preset, data: SplitData, *, device: s
             f"  {candidate}: hidden {architecture.hidden_size:4d}  inner {architecture.inner_size:5d}  "
             f"{layer_flops(architecture, max_length):13,d} FLOPs per layer"
         )
+    if (bound := preset.search.max_flops) is not None:
+        lines.append(f"  derived networks need at most {bound:,d} FLOPs")
     tradeoffs, seeds = preset.tradeoffs, config.seeds
     seed_text = f"seed {config.seed}" if seeds == 1 else f"seeds {config.seed} to {config.seed + seeds - 1}"
     lines += [
@@ -165,7 +204,7 @@ def _timed(config: SweepConfig, preset: Preset, data: SplitData, device: str) ->
     length = preset.search.max_length
     steps = steps_per_epoch(preset, data)
     share = min(1.0, _TIMED_STEPS / steps)
-    part = _first_users(data, max(round(share * data.num_users), 1))
+    part = _first_users(data, max(round(share * data.num_users), _fewest_users(data)))
     scale = data.num_users / part.num_users
     search_config = dataclasses.replace(preset.search, warmup_epochs=1, search_epochs=1)
     retrain_config = dataclasses.replace(preset.retrain, max_epochs=1)
@@ -211,10 +250,16 @@ def steps_per_epoch(preset: Preset, data: SplitData) -> int:
     )
     if steps == 0:
         raise InputError(
-            f"data set {data.name!r} has no training target: every user needs at least four interactions "
-            "for one"
+            f"data set {data.name!r} has no training target: nobody has two interactions in training; give a "
+            "longer log"
         )
     return steps
+
+
+def _fewest_users(data: SplitData) -> int:
+    """How many of the first users there must be for one to train on and one to ask at validation."""
+    trained = np.flatnonzero(data.train_ends - data.starts > 1)
+    return int(max(trained[0], data.valid.rows[0])) + 1
 
 
 def _first_users(data: SplitData, num_users: int) -> SplitData:

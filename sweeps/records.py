@@ -120,6 +120,7 @@ def trial_record(
         architecture=architecture,
         params={
             **_params(trial, settings),
+            **_measured_layers(trial, searched),
             **flatten({"architecture": architecture.to_dict()}),
             "architecture_id": architecture.architecture_id,
         },
@@ -179,6 +180,13 @@ def _params(trial: TrialConfig, settings: Mapping[str, Param]) -> dict[str, Para
         "warmup_threads": trial.warmup_threads,
         **settings,
     }
+
+
+def _measured_layers(trial: TrialConfig, searched: Result) -> dict[str, Param]:
+    """What a search by latency went by; apart from the settings, which a failed trial has recorded before."""
+    if trial.search.resource != "latency":
+        return {}
+    return flatten({"layer_latencies_ms": searched.value["latencies_ms"]})
 
 
 def _curves(*results: Result) -> dict[str, Curve]:

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from easrec.data.datasets import KNOWN_DATASETS
 from easrec.data.items import Items
 from easrec.errors import InputError
+from easrec.files import what_is_at
 from easrec.models.architecture import Architecture
 from sweeps.config import SweepConfig, option
 from sweeps.data import ITEMS, SweepData, load_data
+from sweeps.data_options import DEFAULT_DATASET
 from sweeps.output import SWEEP
 from sweeps.plan import build_trials, preset_of
 from sweeps.presets import Preset
@@ -107,6 +110,9 @@ def _config(settings: Mapping[str, Any], where: str) -> SweepConfig:
         for name, value in settings.items()
         if name in known
     }
+    if values.get("data") is not None and option("split") not in settings:
+        # Before there was a choice of splits, --dataset had its default beside a log of one's own.
+        values["dataset"] = None
     if values.get("data") is not None:
         values["data"] = Path(values["data"])
     return SweepConfig(**values)
@@ -184,10 +190,12 @@ class SweepSource(ABC):
         """
         config = self.facts.config
         if self._log is not None:
-            if config.data is None:
-                raise InputError(f"--data is for a log of your own; the sweep was made on {config.dataset}")
-            config = dataclasses.replace(config, data=self._log)
-        elif config.data is not None and not config.data.is_file():
+            dataset = config.dataset
+            if config.data is None:  # a data set known by name, or a file that was given as one
+                dataset = dataset or DEFAULT_DATASET
+                dataset = dataset if dataset in KNOWN_DATASETS else None
+            config = dataclasses.replace(config, dataset=dataset, data=self._log)
+        elif config.data is not None and what_is_at(config.data) == "nothing":
             raise InputError(
                 f"the log of the sweep in {self.where} is no longer at {config.data}; say by --data where "
                 "it is"
@@ -248,8 +256,8 @@ class SweepDirectory(SweepSource):
     def file(self, name: str) -> Path:
         """See `SweepSource.file`."""
         path = self.path / name
-        if not path.is_file():
-            if name == SWEEP or not (self.path / SWEEP).is_file():
+        if what_is_at(path) != "file":
+            if name == SWEEP or what_is_at(self.path / SWEEP) != "file":
                 raise InputError(f"{self.where} holds no sweep: {name} is missing")
             raise InputError(
                 f"the sweep in {self.where} has no {name}: it has not finished, or an older version made it; "

@@ -21,6 +21,7 @@ from easrec.training import FEW_STEPS
 from sweeps.cluster import Cluster, available_cpus, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
+from sweeps.layer_table import measure_layers
 from sweeps.mlflow_store import create_store, ui_command
 from sweeps.output import SWEEP, SweepIdentity, default_output, identify, locked_output
 from sweeps.panels import ChartLabels
@@ -64,7 +65,9 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("--plan times a few steps on --device cuda, and there is no GPU here; take cpu")
-        text = plan_text(config, preset, data.split, device=device, cpus=available_cpus())
+        text = plan_text(
+            config, preset, data.split, described=data.described, device=device, cpus=available_cpus()
+        )
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
     output = config.output or default_output(config)
@@ -74,7 +77,8 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
             with _sigterm_as_interrupt():
                 return _Sweep(config, preset, data, path, console).run()
         except KeyboardInterrupt:
-            command = dataclasses.replace(config, resume=True).command()
+            # Stopped before the sweep was written down, there is nothing to resume.
+            command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
             console.print(
                 f"\nstopped; what is finished is kept. Go on with:\n  {command}",
                 markup=False,
@@ -105,6 +109,7 @@ class _Sweep:
         self.data = data.split
         self.items = data.items
         self.licence = data.licence
+        self.described = data.described
         self.path = path
         self.console = console
         self.store = Store(path / "store")
@@ -117,6 +122,8 @@ class _Sweep:
                 "data": {
                     "name": self.data.name,
                     "checksum": self.data.checksum,
+                    "split": config.split,
+                    **({"asked": config.asked or "all"} if config.split == "temporal" else {}),
                     **self.data.statistics,
                 },
                 "profile": dataclasses.asdict(self.profile),
@@ -141,12 +148,7 @@ class _Sweep:
 
     def run(self) -> int:
         """See `run_sweep`."""
-        statistics = self.data.statistics
-        self.say(
-            f"{self.data.name}: {statistics['users']} users, {statistics['items']} items, "
-            f"{statistics['interactions']} interactions; {statistics['dropped_users']} users with fewer "
-            "than three were dropped"
-        )
+        self.say(self.described)
         steps = steps_per_epoch(self.preset, self.data)
         self.say(f"{counted(steps, 'step')} per epoch of at most {self.preset.search.batch_size} sequences")
         if steps < FEW_STEPS:
@@ -219,6 +221,7 @@ class _Sweep:
                 start_ms=identity.start_ms,
                 run_name=self.path.name,
             )
+            self._measure_layers(cluster)
             self._train(shared, cluster)
         failed = self._failed()
         if not self._records():
@@ -239,6 +242,20 @@ class _Sweep:
             self.store.forget_failure("retrain", trial.retrain_key(architecture))
         self.store.forget_failure("search", trial.search_key)
         self.store.forget_failure("warm", trial.warm_key)
+
+    def _measure_layers(self, cluster: Cluster) -> None:
+        """Time the candidates' layers once for all searches by latency, before any of them runs."""
+        tables = {
+            trial.latency_key: trial
+            for trial in self.trials
+            if trial.search.resource == "latency" and trial.trial_id not in self.errors
+        }
+        for trial in tables.values():
+            if self.store.entry("latency", trial.latency_key).result() is None:
+                try:
+                    measure_layers(trial, self.store, cluster)
+                except RuntimeError as error:
+                    self.say(f"the layers could not be measured beforehand ({error}); a search will do it")
 
     def _train(self, shared: SharedData, cluster: Cluster) -> None:
         """Run the trials that have no result; those that deferred to another one come again at the end."""

@@ -5,10 +5,12 @@ that. Each stage is a store entry whose key is the content of all that its resul
 share what they have in common and nothing is computed twice.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from easrec.data.sequences import Split, SplitData
+from easrec.evaluation.layer_latency import layer_latencies_ms
 from easrec.evaluation.protocols import evaluate
 from easrec.files import write_json
 from easrec.models.architecture import Architecture, CandidateSpace
@@ -92,6 +94,18 @@ class TrialConfig:
         settings = self.search.to_dict()
         return content_key({**self._common(self.threads), "warm": self.warm_key, "settings": settings})
 
+    @property
+    def latency_key(self) -> str:
+        """Key of the table of layers' latencies: independent of the tradeoff and the seed."""
+        return content_key(
+            {
+                **self._common(self.threads),
+                "data": None,
+                "space": self.space.to_dict(),
+                "max_length": self.search.max_length,
+            }
+        )
+
     def retrain_key(self, architecture: Architecture) -> str:
         """Key of the retraining of a derived architecture.
 
@@ -156,6 +170,23 @@ def warm_stage(trial: TrialConfig, data: SplitData, store: Store) -> None:
     store.get_or_compute("warm", trial.warm_key, compute, failures=FAILURES)
 
 
+def latency_stage(trial: TrialConfig, store: Store) -> tuple[float, ...]:
+    """The median time of a layer of each candidate in ms, measured here unless the store has it; (K,)."""
+
+    def compute(entry: Entry) -> dict[str, Any]:
+        table = layer_latencies_ms(trial.space, trial.search.max_length, device=trial.device)
+        return {"latencies_ms": list(table)}
+
+    return tuple(store.get_or_compute("latency", trial.latency_key, compute)["latencies_ms"])
+
+
+def _search_config(trial: TrialConfig, store: Store) -> SearchConfig:
+    """The settings of a search, with the table of latencies that all searches of a sweep share."""
+    if trial.search.resource != "latency" or trial.search.latencies_ms:
+        return trial.search
+    return dataclasses.replace(trial.search, latencies_ms=latency_stage(trial, store))
+
+
 def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architecture:
     """Search from the warm supernet, which must be there; returns the derived architecture.
 
@@ -165,10 +196,11 @@ def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architect
     store.entry("warm", trial.warm_key).value()
 
     def compute(entry: Entry) -> dict[str, Any]:
+        config = _search_config(trial, store)
         result = search(
             data,
             trial.space,
-            trial.search,
+            config,
             warm=_warm_up(trial, data, store),
             device=trial.device,
             checkpoint_dir=entry.checkpoints,
@@ -181,6 +213,7 @@ def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architect
             "candidate": result.candidate,
             "epochs": [report.to_dict() for report in result.epochs],
             "search_s": result.search_s,
+            "latencies_ms": list(config.latencies_ms),
         }
 
     value = store.get_or_compute("search", trial.search_key, compute, failures=FAILURES)

@@ -97,7 +97,7 @@ def test_a_mistake_gets_one_sentence_and_exit_status_2(
 def test_a_file_may_be_given_as_the_data_set(log: Path, tmp_path: Path) -> None:
     done = run("--plan", "--dataset", log, "--device", "cpu", "--max-length", 10, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "data: log, 40 users" in done.stdout
+    assert "log: 40 users, " in done.stdout
 
 
 def test_a_directory_in_use_is_refused(log: Path, tmp_path: Path) -> None:

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from easrec.data.interactions import load_interactions
+from easrec.data.splits import temporal_split
+from easrec.evaluation.protocols import evaluate
 from easrec.files import read_json
 from easrec.models.architecture import Architecture
 from easrec.models.saving import load_network
 
 SCRIPT = Path(__file__).parent.parent / "pipelines" / "search_and_retrain.py"
+TRAIN = SCRIPT.with_name("train_network.py")
 
 
-def run(*words: object) -> "subprocess.CompletedProcess[str]":
+def run(*words: object, script: Path = SCRIPT) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, words)],
+        [sys.executable, str(script), *map(str, words)],
         capture_output=True,
         text=True,
         env=os.environ | {"COLUMNS": "200", "TERM": "dumb", "OMP_NUM_THREADS": "1"},
@@ -49,6 +53,37 @@ def test_one_search_gives_a_network_and_its_figures_and_goes_on_where_it_stopped
     again = run(*words)
     assert again.returncode == 0, again.stderr
     assert "1/1" not in again.stdout, "no epoch is trained twice"
+
+
+@pytest.mark.slow
+def test_a_temporal_split_of_raw_files_is_searched_and_trained_alone(tmp_path: Path) -> None:
+    raw = tmp_path / "checkins.txt"
+    rows = [
+        f"{user}\t2010-10-{1 + step:02}T{user % 24:02}:00:00Z\t1\t1\t{(user * 7 + step * step) % 23}"
+        for user in range(40)
+        for step in range(12)
+    ]
+    raw.write_text("\n".join(rows) + "\n")
+    data = ["--dataset", "gowalla", "--data", raw, "--split", "temporal", "--valid-share", 0.2]
+    log = temporal_split(load_interactions("gowalla", raw=raw), valid_share=0.2)
+    described = (
+        f"gowalla: {log.num_users} users, {log.num_items} items, {len(log.items)} interactions\n"
+        f"split at the times {log.statistics['valid_from']} and {log.statistics['test_from']}: "
+        f"{len(log.valid.rows)} validation and {len(log.test.rows)} test questions"
+    )
+    sizes = ["--space.hidden-size", 16, "--space.inner-size", 32, "--space.num-layers", 2]
+    epochs = ["--search.warmup-epochs", 1, "--search.search-epochs", 1, "--retrain.max-epochs", 1]
+    done = run(*data, *sizes, *epochs, "--search.max-length", 10, "--output", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(described)
+    sizes = ["--hidden-size", 16, "--inner-size", 32, "--num-layers", 1, "--max-length", 10]
+    done = run(*data, *sizes, "--epochs", 1, "--output", tmp_path / "two", script=TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(described)
+    network = load_network(tmp_path / "two" / "seed0" / "network")
+    figures = evaluate(network.scores, log, "test", max_length=10)
+    saved = read_json(tmp_path / "two" / "seed0" / "metrics.json")
+    assert {name: saved[f"test/{name}"] for name in figures} == pytest.approx(figures)
 
 
 def test_a_mistake_is_told_and_ends_with_status_2(tmp_path: Path) -> None:

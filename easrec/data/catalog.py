@@ -12,7 +12,7 @@ from easrec.data.datasets import KNOWN_DATASETS, ML_100K, KnownDataset, RawFile
 from easrec.data.readers.raw_files import RawFiles
 from easrec.data.sources import ArchiveSource, FileSource, Source, SourceError, WheelSource, reason_of
 from easrec.errors import InputError
-from easrec.files import write_atomically
+from easrec.files import what_is_at, write_atomically
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -51,7 +51,11 @@ def fetch(name: str, cache_dir: Path | None = None) -> Path:
     folder = _folder(dataset, cache_dir)
     if dataset.sources:
         return _fetched(dataset, dataset.log_file, folder)
-    if dataset.reader and folder.is_dir() and RawFiles(folder).find_beside(dataset.reader.log_files):
+    if (
+        dataset.reader
+        and what_is_at(folder) == "directory"
+        and RawFiles(folder).find_beside(dataset.reader.log_files)
+    ):
         return folder
     raise InputError(
         f"data set {name!r} is not downloaded for you: get {dataset.raw_file} from {dataset.homepage}, and "
@@ -73,16 +77,16 @@ def _folder(dataset: KnownDataset, cache_dir: Path | None) -> Path:
 
 def _fetched(dataset: KnownDataset, file: RawFile, folder: Path) -> Path:
     path = folder / file.name
-    if file.is_at(path):
-        return path
     try:
+        if file.is_at(path):
+            return path
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             if not file.is_at(path):
                 _fetch_from_first(dataset, file, path)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written ({reason_of(error)}); set {CACHE_VARIABLE} to another directory"
+            f"{folder}: cannot be used ({reason_of(error)}); set {CACHE_VARIABLE} to another directory"
         ) from error
     return path
 

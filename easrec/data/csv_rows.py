@@ -140,7 +140,7 @@ def log_of_rows(
 
 
 def read_header(stream: BinaryIO, delimiter: str, quote: str, *, errors: str = "strict") -> list[str]:
-    """The names in the first line of a table of text, UTF-8 with or without a byte order mark.
+    """The names in the first line that is not blank of a table of text, UTF-8 with or without a BOM.
 
     Raises:
         UnicodeDecodeError, csv.Error: it is no such table; with `errors="replace"` only the latter.
@@ -148,7 +148,7 @@ def read_header(stream: BinaryIO, delimiter: str, quote: str, *, errors: str = "
     lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline="")
     quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     try:
-        return next(csv.reader(lines, delimiter=delimiter, **quoting), [])
+        return next((row for row in csv.reader(lines, delimiter=delimiter, **quoting) if row), [])
     finally:
         lines.detach()  # the stream is its opener's to close
 

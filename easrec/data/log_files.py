@@ -18,6 +18,7 @@ from easrec.data.csv_rows import log_of_rows, read_csv_rows, read_header
 from easrec.data.logs import Log, Malformed, Timestamps, make_ids
 from easrec.data.times import parse_numbers
 from easrec.errors import InputError
+from easrec.files import what_is_at
 
 FORMATS = (".parquet", ".csv", ".inter")
 
@@ -59,8 +60,9 @@ def read_log(
             f"{path}: the ending {path.suffix!r} names no format that can be read; give a file "
             f"that ends in {', '.join(FORMATS)}, or, for the raw file of a known data set, that name too"
         )
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file; check the path")
+    if (there := what_is_at(path)) != "file":
+        no = "no such file" if there == "nothing" else "a directory of that name, no file"
+        raise InputError(f"{path}: there is {no}; check the path")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; give a log with a header and rows")
     try:
@@ -161,7 +163,8 @@ def _check_columns(path: Path, columns: Mapping[str, str], found: list[str]) -> 
         closest = f" (the closest is {by_lower_case[close[0]]!r})" if close else ""
         raise InputError(
             f"{path}: there is no column {name!r}; found are "
-            f"{', '.join(map(repr, found)) or 'none'}{closest}; say with {option} which one it is"
+            f"{', '.join(map(repr, found)) or 'none'}{closest}; say with {option} "
+            f"(--{option.replace('_', '-')}) which one it is"
         )
 
 

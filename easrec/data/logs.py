@@ -107,10 +107,17 @@ def make_ids(column: Any, *, where: str, is_text_format: bool) -> Ids:
     if is_text and is_text_format:
         is_text = not pc.all(pc.match_substring_regex(values, _WHOLE_NUMBER)).as_py()
     if not is_text:
+        if pa.types.is_uint64(values.type) and len(values) and pc.max(values).as_py() >= 1 << 63:
+            raise InputError(
+                f"{where} holds {pc.max(values).as_py()}; whole numbers must be below 2^63: give such ids as "
+                "texts"
+            )
         try:
             values = values.cast(pa.int64())
         except pa.ArrowException as error:
             raise InputError(f"{where} holds {values.type}; ids must be texts or whole numbers") from error
+    elif not is_text_format and pc.any(pc.equal(pc.utf8_length(values), 0)).as_py():
+        raise InputError(f"{where} holds an empty text; fill it in or remove the rows")
     # Sorting by value also merges equal entries, which a file's own dictionary may hold.
     distinct, ranks = np.unique(values.to_numpy(zero_copy_only=False), return_inverse=True)
     return Ids(ranks.astype(np.int32)[codes], distinct).only(np.ones(len(codes), dtype=np.bool_))

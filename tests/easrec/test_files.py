@@ -3,7 +3,8 @@ import stat
 
 import pytest
 
-from easrec.files import read_json, write_atomically, write_json
+from easrec.errors import InputError
+from easrec.files import read_json, what_is_at, write_atomically, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -42,3 +43,14 @@ def test_json_round_trips_and_refuses_what_json_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"loss": float("nan")})
     assert read_json(path) == {"b": [1, 2.5], "a": None}
+
+
+def test_what_is_at_a_path_is_told_or_why_it_cannot_be(tmp_path):
+    (tmp_path / "file").touch()
+    assert what_is_at(tmp_path) == "directory"
+    assert what_is_at(tmp_path / "file") == "file"
+    assert what_is_at(tmp_path / "none") == what_is_at(tmp_path / "file" / "below") == "nothing"
+    with pytest.raises(InputError, match=r"cannot be looked at \(File name too long\); check the path"):
+        what_is_at(tmp_path / ("n" * 300))
+    with pytest.raises(InputError, match="null"):
+        what_is_at("a\0b")

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -50,7 +51,7 @@ def write_log(path: Path, *, texts: bool = True) -> None:
     frame.to_csv(path, index=False)
 
 
-def finish_sweep(directory: Path, *, texts: bool = True) -> FinishedSweep:
+def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> FinishedSweep:
     """Run a small sweep of two tradeoffs and two seeds on one thread, with one more trial that failed."""
     directory.mkdir(parents=True)
     log = directory.parent / f"{directory.name} log.csv"
@@ -70,6 +71,7 @@ def finish_sweep(directory: Path, *, texts: bool = True) -> FinishedSweep:
         retrain_epochs=2,
         output=directory,
     )
+    config = dataclasses.replace(config, **options)
     preset = preset_of(config)
     data = load_data(config, preset)
     facts = {

@@ -21,14 +21,17 @@ import pytest
 import torch
 from rich.console import Console
 
+from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
 from easrec.evaluation.profile import Profile
+from easrec.evaluation.protocols import evaluate
 from easrec.models.architecture import Architecture
 from easrec.models.saving import load_network
 from easrec.retrain import RetrainConfig, retrain
 from easrec.serving import Recommender, load_bundle, save_bundle
 from easrec.training import EpochReport
 from sweeps import resize
+from sweeps import source as source_module
 from sweeps import trial as trial_module
 from sweeps.config import SweepConfig
 from sweeps.data import SweepData, load_data
@@ -37,9 +40,9 @@ from sweeps.export_config import TRACKING_VARIABLE, ExportConfig
 from sweeps.plan import preset_of
 from sweeps.records import MEASURED
 from sweeps.registry import content_digest, save_pyfunc
-from sweeps.source import SweepDirectory, SweepRun
+from sweeps.source import SweepDirectory, SweepFacts, SweepRun
 from sweeps.store import Entry, Store, code_version
-from tests.sweeps.finished_sweep import FinishedSweep
+from tests.sweeps.finished_sweep import FinishedSweep, finish_sweep
 
 pytestmark = [
     # MLflow's own: when mlflow.pyfunc is imported, and where it meets pandas 3.
@@ -345,6 +348,84 @@ def test_a_log_that_has_moved_is_named_by_data(sweep: FinishedSweep, tmp_path: P
     assert "folder: " in export(output=copy, no_register=True, data=kept)
 
 
+@pytest.mark.slow
+def test_a_temporal_sweep_is_exported_on_the_split_that_it_was_made_on(
+    tmp_path: Path, unmeasured: None
+) -> None:
+    """Its data are a known set's raw files, which move afterwards."""
+    raw = tmp_path / "raw" / "checkins.txt"
+    raw.parent.mkdir()
+    log = synthetic_interactions(70, 40, 12, seed=4)
+    # Users come one after the other, and overlap in time.
+    times = pd.to_datetime(1_300_000_000 + 500 * log.users + 1000 * np.arange(len(log.items)), unit="s")
+    lines = zip(log.users, times.strftime("%Y-%m-%dT%H:%M:%SZ"), log.items, strict=True)
+    raw.write_text("".join(f"{user}\t{time}\t1.5\t2.5\t{item}\n" for user, time, item in lines))
+    temporal = {"split": "temporal", "valid_share": 0.15, "test_share": 0.2, "asked": "first"}
+    sweep = finish_sweep(tmp_path / "sweep", dataset="gowalla", data=raw, **temporal)
+    said = export(output=sweep.directory, no_register=True, architecture="1x8/16", to=tmp_path / "one")
+    assert "folder: " in said
+    moved = raw.rename(tmp_path / "moved.txt")
+    with pytest.raises(InputError, match=r"no longer at .*checkins\.txt; say by --data"):
+        export(output=sweep.directory, no_register=True)
+    export(output=sweep.directory, no_register=True, data=moved, to=tmp_path / "two")
+    card = (tmp_path / "two" / "README.md").read_text()
+    split = SweepDirectory(sweep.directory, log=moved).data.split
+    statistics = split.statistics
+    assert f"before {statistics['valid_from']} is for training" in card
+    assert "Each user's last item" not in card and "by their own order" not in card
+    assert "--dataset gowalla --data checkins.txt --split temporal --valid-share 0.15" in card
+    assert "Cho, Myers and Leskovec" in card
+    # What is in the card is what the bundle's network does on those questions.
+    model = load_network(sweep.records[0].artifacts["weights.safetensors"].parent)
+    figures = evaluate(model.scores, split, "test", max_length=10)
+    for name, value in figures.items():
+        assert sweep.records[0].metrics[f"test/{name}"] == pytest.approx(value)
+    assert len(split.test.rows) < split.num_users
+
+
+@pytest.mark.parametrize(
+    ("dataset", "data", "reads"),
+    [
+        (None, "/then/log.csv", None),
+        (None, None, "ml-100k"),
+        ("gowalla", None, "gowalla"),
+        ("gowalla", "/then/checkins.txt", "gowalla"),
+        ("/then/log.csv", None, None),
+    ],
+)
+def test_data_names_what_the_sweep_was_made_on_wherever_it_lies_now(
+    sweep: FinishedSweep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: str | None,
+    data: str | None,
+    reads: str | None,
+) -> None:
+    values = json.loads((sweep.directory / "sweep.json").read_text())
+    values["settings"] |= {"--dataset": dataset, "--data": data}
+    (tmp_path / "sweep.json").write_text(json.dumps(values))
+    asked: list[tuple[str | None, Path | None]] = []
+    whole = SweepDirectory(sweep.directory).data
+
+    def read(config: SweepConfig, preset: Any) -> SweepData:
+        asked.append((config.dataset, config.data))
+        return whole
+
+    monkeypatch.setattr(source_module, "load_data", read)
+    assert SweepDirectory(tmp_path, log=Path("now")).data is whole
+    assert asked == [(reads, Path("now"))]
+
+
+def test_a_sweep_from_before_there_were_splits_is_read(sweep: FinishedSweep) -> None:
+    values = json.loads((sweep.directory / "sweep.json").read_text())
+    config = SweepDirectory(sweep.directory).facts.config
+    options_then = {
+        name: value for name, value in values["settings"].items() if name not in ("--split", "--asked")
+    }
+    values["settings"] = options_then | {"--dataset": "ml-100k"}
+    assert SweepFacts.parse(json.dumps(values), "sweep.json").config == config
+
+
 def test_weights_that_are_not_the_recorded_ones_are_refused(sweep: FinishedSweep, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(sweep.directory, tmp_path / "copy"))
     networks = list((copy / "store" / "retrain").glob("*/network"))
@@ -481,3 +562,16 @@ def test_every_way_of_serving_gives_the_same_top_10_to_real_users(
     assert (
         len({tuple(row) for row in expected}) > 100
     )  # a network that gives everybody the same shows nothing
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(
+    sweep: FinishedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(InputError, match=r"--to \S+ cannot be read \(Permission denied\); choose another"):
+        ExportConfig(output=sweep.directory, to=tmp_path, no_register=True).check()
+    with pytest.raises(InputError, match=r"cannot be looked at \(File name too long\)"):
+        ExportConfig(output=tmp_path / ("n" * 300), no_register=True).check()

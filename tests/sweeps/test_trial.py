@@ -1,15 +1,19 @@
 """What the keys of a trial's stages depend on, and settings that survive a round trip."""
 
 import dataclasses
+import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
 from easrec.data.sequences import SplitData, leave_one_out
+from easrec.data.splits import temporal_split
 from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
@@ -18,8 +22,10 @@ from easrec.nas.controllers import TemperatureSchedule
 from easrec.nas.resources import network_flops, scoring_flops
 from easrec.nas.search import SearchConfig
 from easrec.retrain import RetrainConfig
+from sweeps import trial as trial_module
 from sweeps.config import SweepConfig, option
-from sweeps.plan import build_trials, extremes_first, preset_of
+from sweeps.method_options import MethodOptions
+from sweeps.plan import build_trials, extremes_first, plan_text, preset_of
 from sweeps.presets import PRESETS, quick
 from sweeps.records import failed_record, failure, flatten, trial_record
 from sweeps.store import Store, StoredFailureError
@@ -59,6 +65,13 @@ def search(**changes: object) -> Callable[[TrialConfig], TrialConfig]:
     )
 
 
+def space(**changes: object) -> Callable[[TrialConfig], TrialConfig]:
+    return lambda trial: dataclasses.replace(
+        trial,
+        space=dataclasses.replace(trial.space, **changes),  # type: ignore[arg-type]
+    )
+
+
 def retraining(**changes: object) -> Callable[[TrialConfig], TrialConfig]:
     return lambda trial: dataclasses.replace(
         trial,
@@ -81,6 +94,19 @@ def other(**changes: object) -> Callable[[TrialConfig], TrialConfig]:
         (search(warmup_epochs=7), {"warm", "search", "retrain", "trial"}),
         (search(seed=1), {"warm", "search", "retrain", "trial"}),
         (search(batch_size=64), {"warm", "search", "retrain", "trial"}),
+        (search(resource="latency"), {"search", "trial"}),
+        (search(depth_cost="hard"), {"search", "trial"}),
+        (search(max_flops=10**9), {"search", "trial"}),
+        (search(stop_on="ndcg"), {"search", "trial"}),
+        (search(controller_interval=3), {"search", "trial"}),
+        (search(controller_data="train_split"), {"warm", "search", "retrain", "trial"}),
+        (search(dropout=0.1), {"warm", "search", "retrain", "trial"}),
+        (search(loss="sampled"), {"warm", "search", "retrain", "trial"}),
+        (search(micro_batch_size=8), {"warm", "search", "retrain", "trial"}),
+        (space(weights="shared"), {"warm", "search", "retrain", "trial"}),
+        (space(pairing="product"), {"warm", "search", "retrain", "trial"}),
+        (retraining(learning_rate=0.1), {"retrain", "trial"}),
+        (retraining(dropout=0.1), {"retrain", "trial"}),
         (retraining(patience=3), {"retrain", "trial"}),
         (other(threads=2), {"search", "retrain", "trial"}),
         (other(warmup_threads=1), {"warm", "search", "retrain", "trial"}),
@@ -138,6 +164,144 @@ def test_options_override_the_preset_in_search_and_retraining() -> None:
     assert preset_of(SweepConfig()) == quick()
 
 
+OPTIONS: dict[str, tuple[object, list[str]]] = {
+    "hidden_size": (32, ["space.hidden_size"]),
+    "inner_size": (64, ["space.inner_size"]),
+    "num_layers": (2, ["space.num_layers"]),
+    "num_heads": (2, ["space.num_heads"]),
+    "hidden_intensities": ((0.0, 0.5, 0.875), ["space.hidden_intensities"]),
+    "inner_intensities": ((0.0, 0.5, 0.875), ["space.inner_intensities"]),
+    "pairing": ("product", ["space.pairing"]),
+    "weights": ("shared", ["space.weights"]),
+    "attention": ("softmax", ["space.attention"]),
+    "key_norm": ("row", ["space.key_norm"]),
+    "gate_layers": (0, ["space.gate_layers"]),
+    "max_length": (20, ["search.max_length", "retrain.max_length"]),
+    "batch_size": (16, ["search.batch_size", "retrain.batch_size"]),
+    "micro_batch_size": (8, ["search.micro_batch_size", "retrain.micro_batch_size"]),
+    "precision": ("bfloat16", ["search.precision", "retrain.precision"]),
+    "compile": (True, ["search.compile", "retrain.compile"]),
+    "dropout": (0.1, ["search.dropout", "retrain.dropout"]),
+    "loss": ("sampled", ["search.loss", "retrain.loss"]),
+    "search_learning_rate": (0.02, ["search.learning_rate"]),
+    "retrain_learning_rate": (0.03, ["retrain.learning_rate"]),
+    "warmup_epochs": (0, ["search.warmup_epochs"]),
+    "search_epochs": (7, ["search.search_epochs"]),
+    "stop_on": ("ndcg", ["search.stop_on"]),
+    "stable_epochs": (4, ["search.stable_epochs"]),
+    "retrain_epochs": (8, ["retrain.max_epochs"]),
+    "patience": (4, ["retrain.patience"]),
+    "accuracy_weight": (0.0, ["search.accuracy_weight"]),
+    "controller_data": ("train_split", ["search.controller_data"]),
+    "controller_learning_rate": (0.5, ["search.controller_learning_rate"]),
+    "controller_interval": (3, ["search.controller_interval"]),
+    "negligible_weight": (0.0, ["search.negligible_weight"]),
+    "resource": ("params", ["search.resource"]),
+    "depth_cost": ("hard", ["search.depth_cost"]),
+    "depth_refresh": ("interval", ["search.depth_refresh"]),
+    "cost_probabilities": ("sampled", ["search.cost_probabilities"]),
+    "max_flops": (10**8, ["search.max_flops"]),
+    "temperature_kind": ("cosine", ["search.temperature.kind"]),
+    "temperature_start": (2.0, ["search.temperature.start"]),
+    "temperature_floor": (0.2, ["search.temperature.floor"]),
+    "temperature_fraction": (0.5, ["search.temperature.fraction"]),
+    "temperature_rate": (0.01, ["search.temperature.rate"]),
+    "transfer_from": ("fresh", ["transfer_from"]),
+}
+NEED_ANOTHER: dict[str, tuple[dict[str, object], object, list[str]]] = {
+    "num_negatives": ({"loss": "sampled"}, 7, ["search.num_negatives", "retrain.num_negatives"]),
+    "ndcg_patience": ({"stop_on": "ndcg"}, 3, ["search.ndcg_patience"]),
+}
+
+
+def changed_settings(before: SweepConfig, after: SweepConfig) -> dict[str, object]:
+    """What the trials' parameters of two sweeps differ in, as MLflow gets them."""
+    flat = []
+    for config in (before, after):
+        data = leave_one_out(synthetic_interactions(20, 40, 8, seed=0))
+        trial = build_trials(config, preset_of(config), data, device="cpu", code_version="x")[0]
+        record = failed_record(trial, "", Store("nowhere"), settings={}, tags={}, now_ms=0)
+        flat.append(record.params)
+    return {name: value for name, value in flat[1].items() if flat[0][name] != value}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(MethodOptions)])
+def test_every_option_of_the_method_changes_its_setting_and_nothing_else(name: str) -> None:
+    beside: dict[str, object] = {}
+    if name in NEED_ANOTHER:
+        beside, value, settings = NEED_ANOTHER[name]
+        with pytest.raises(InputError, match=f"{option(name)} changes nothing with --"):
+            preset_of(SweepConfig(**{name: value}))  # type: ignore[arg-type]
+    else:
+        value, settings = OPTIONS[name]
+    before = SweepConfig(**beside)  # type: ignore[arg-type]
+    after = SweepConfig(**beside, **{name: value})  # type: ignore[arg-type]
+    changed = changed_settings(before, after)
+    assert sorted(changed) == sorted(settings)
+    shown = json.dumps(list(value)) if isinstance(value, tuple) else value
+    assert set(changed.values()) == {shown}
+
+
+def test_another_way_of_falling_replaces_the_presets_rate() -> None:
+    def schedule(**options: object) -> TemperatureSchedule:
+        return preset_of(SweepConfig(preset="paper", **options)).search.temperature  # type: ignore[arg-type]
+
+    assert schedule().rate == 0.00005
+    assert schedule(temperature_fraction=0.5) == TemperatureSchedule(floor=0.01, fraction=0.5)
+    assert schedule(temperature_kind="cosine") == TemperatureSchedule(kind="cosine", floor=0.01)
+    assert schedule(temperature_kind="exponential").rate == 0.00005
+    with pytest.raises(InputError, match="--temperature-rate changes nothing with --temperature-kind cosine"):
+        schedule(temperature_kind="cosine", temperature_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "softmax", "key_norm": "row"}, "--key-norm changes nothing with --attention softmax"),
+        ({"stop_on": "ndcg", "stable_epochs": 2}, "--stable-epochs changes nothing with --stop-on ndcg"),
+        ({"temperature_kind": "constant", "temperature_floor": 0.2}, "--temperature-floor changes nothing"),
+        ({"max_flops": 1000}, "--max-flops 1000 leaves no network: the smallest .* needs 499200 FLOPs"),
+    ],
+)
+def test_options_without_effect_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        preset_of(SweepConfig(**options))  # type: ignore[arg-type]
+
+
+def test_a_plan_has_every_pair_of_a_product_space_with_its_flops() -> None:
+    config = SweepConfig(
+        preset="smoke", pairing="product", weights="shared", max_length=8, max_flops=10**6,
+        hidden_intensities=(0.0, 0.5), inner_intensities=(0.0, 0.75),
+    )  # fmt: skip
+    data = leave_one_out(synthetic_interactions(40, 40, 8, seed=0))
+    preset = preset_of(config)
+    text = plan_text(config, preset, data, described="some data", device="cpu", cpus=2)
+    assert text.startswith("some data\n")
+    assert "candidates (4), each with 1 to 2 layers, shared weights, 4 heads of linear attention" in text
+    rows = re.findall(r"(\d): hidden +(\d+)  inner +(\d+) +([\d,]+) FLOPs per layer", text)
+    assert [(int(k), int(hidden), int(inner)) for k, hidden, inner, _ in rows] == [
+        (0, 32, 64), (1, 32, 16), (2, 16, 64), (3, 16, 16),
+    ]  # fmt: skip
+    for _, hidden, inner, flops in rows:
+        d, f = int(hidden), int(inner)
+        assert int(flops.replace(",", "")) == 8 * (8 * d * d + d * d + 4 * d * f + 6 * d * d + 2 * d * f)
+    assert "derived networks need at most 1,000,000 FLOPs" in text
+
+
+def test_a_plan_times_steps_where_the_first_users_are_asked_nothing() -> None:
+    log = synthetic_interactions(60, 40, 8, seed=0)
+    # The first 50 users ended long before the others began.
+    timestamps = np.arange(len(log.items)) + 10_000 * (log.users >= 50)
+    log = dataclasses.replace(log, timestamps=timestamps)
+    late = timestamps[log.users >= 50]
+    first, second = (float(late[int(len(late) * share)]) for share in (0.5, 0.8))
+    data = temporal_split(log, boundaries=(first, second))
+    assert data.valid.rows.min() >= 50
+    config = SweepConfig(preset="smoke", max_length=8, batch_size=4)
+    text = plan_text(config, preset_of(config), data, described="", device="cpu", cpus=1)
+    assert "estimated time on 1 trial at once" in text
+
+
 def test_a_sweep_has_one_trial_per_tradeoff_and_seed_and_one_warm_up_per_seed() -> None:
     data = leave_one_out(synthetic_interactions(20, 40, 8, seed=0))
     config = SweepConfig(tradeoffs=(0.0, 0.1, 1.0), seeds=2, seed=5)
@@ -192,7 +356,15 @@ def test_settings_that_change_no_result_may_differ_on_resume() -> None:
         ({"seed": -1}, "--seed must be at least 0, got -1"),
         ({"gpus_per_trial": 1.5}, "whole number, got 1.5"),
         ({"resume": True}, "--resume needs --output"),
-        ({"dataset": "other", "data": Path("x.csv")}, "either --dataset or --data"),
+        ({"asked": "first"}, "--asked belongs to --split temporal"),
+        ({"split": "temporal", "boundaries": (3.0, 3.0)}, "two ascending times, got 3 and 3"),
+        ({"split": "temporal", "valid_share": 0.5, "test_share": 0.5}, "below 1 together, got 0.5 and 0.5"),
+        (
+            {"split": "temporal", "boundaries": (1.0, 3.0), "test_share": 0.1},
+            "either --boundaries or --test-share",
+        ),
+        ({"temperature_fraction": 0.5, "temperature_rate": 0.1}, "either --temperature-fraction or"),
+        ({"retrain_learning_rate": 0.0}, "--retrain-learning-rate must be above 0, got 0"),
     ],
 )
 def test_a_bad_option_is_refused_by_name_and_value(fields: dict[str, object], message: str) -> None:
@@ -307,3 +479,39 @@ def test_searched_weights_are_where_a_retraining_of_the_papers_kind_begins(
         figures[transfer_from] = record.curves["retrain/loss"][0][2]
     assert len(set(figures.values())) == 3
     assert figures["fresh"] > figures["searched"]
+
+
+def test_searches_by_latency_share_one_table_and_record_it(
+    tmp_path: Path, tiny_data: SplitData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[object, int]] = []
+
+    def measure(space: CandidateSpace, max_length: int, *, device: str) -> tuple[float, ...]:
+        measured.append((space, max_length))
+        return (1.0, 3.0)  # the narrow one is the slow one
+
+    monkeypatch.setattr(trial_module, "layer_latencies_ms", measure)
+    store = Store(tmp_path)
+    settings = {"resource": "latency", "accuracy_weight": 0.0, "controller_learning_rate": 0.2}
+    trials = [tiny_trial(tiny_data, tradeoff, **settings) for tradeoff in (10.0, 20.0)]
+    by_flops = tiny_trial(tiny_data, 10.0, **(settings | {"resource": "flops"}))
+    warm_stage(trials[0], tiny_data, store)
+    for trial in [*trials, by_flops]:
+        run_trial(trial, tiny_data, store)
+    assert measured == [(trials[0].space, 8)]
+    first, second, other = (
+        trial_record(trial, tiny_data, store, settings={}, tags={}) for trial in [*trials, by_flops]
+    )
+    assert first is not None and second is not None and other is not None
+    assert first.params["layer_latencies_ms"] == second.params["layer_latencies_ms"] == "[1.0, 3.0]"
+    assert "layer_latencies_ms" not in other.params
+    assert (first.architecture.hidden_size, other.architecture.hidden_size) == (8, 4)
+    # Another length or another number of threads is another table; a seed or a tradeoff is not.
+    key = trials[0].latency_key
+    assert {trials[1].latency_key, search(seed=3)(trials[0]).latency_key, by_flops.latency_key} == {key}
+    assert other_key(trials[0], threads=2) != key
+    assert search(max_length=9)(trials[0]).latency_key != key
+
+
+def other_key(trial: TrialConfig, **changes: object) -> str:
+    return dataclasses.replace(trial, **changes).latency_key  # type: ignore[arg-type]

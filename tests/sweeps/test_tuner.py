@@ -53,11 +53,6 @@ def test_a_finished_directory_is_not_used_again_without_resume(tmp_path: Path) -
         assert identify(path, config, FACTS) == first
 
 
-def test_resuming_what_never_began_begins_it(tmp_path: Path) -> None:
-    with locked_output(tmp_path / "runs", resume=True) as path:
-        assert identify(path, SweepConfig(), FACTS).start_ms > 0
-
-
 def test_resuming_with_other_settings_names_them(tmp_path: Path) -> None:
     identify(tmp_path, SweepConfig(seeds=1), FACTS)
     with pytest.raises(InputError, match=r"--seeds was 1 and is now 3"):

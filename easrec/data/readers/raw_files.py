@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from easrec.errors import InputError
+from easrec.files import what_is_at
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class RawFiles:
             InputError: nothing is there, or it is no archive although it is called one.
         """
         path = Path(path)
-        if not path.exists():
+        there = what_is_at(path)
+        if there == "nothing":
             raise InputError(f"{path}: there is no such file or directory; check the path")
-        if path.is_dir():
+        if there == "directory":
             return cls(path)
         if path.suffix == ".zip":
             if not zipfile.is_zipfile(path):
@@ -140,14 +142,19 @@ class RawFiles:
     @cached_property
     def _places(self) -> dict[str, list[str]]:
         """The places of all files by their names."""
-        if self._is_archive:
-            with zipfile.ZipFile(self.path) as archive:
-                places = [place for place in archive.namelist() if not place.endswith("/")]
-        elif self.main:
-            places = [entry.name for entry in self.path.iterdir() if entry.is_file()]
-        else:
-            files = (entry for entry in self.path.rglob("*") if entry.is_file())
-            places = [entry.relative_to(self.path).as_posix() for entry in files]
+        try:
+            if self._is_archive:
+                with zipfile.ZipFile(self.path) as archive:
+                    places = [place for place in archive.namelist() if not place.endswith("/")]
+            elif self.main:
+                places = [entry.name for entry in self.path.iterdir() if entry.is_file()]
+            else:
+                files = (entry for entry in self.path.rglob("*") if entry.is_file())
+                places = [entry.relative_to(self.path).as_posix() for entry in files]
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be read ({error.strerror or error}); give files that may be read"
+            ) from error
         by_name: dict[str, list[str]] = {}
         for place in sorted(places):
             name = PurePosixPath(place).name

@@ -187,8 +187,19 @@ def test_the_cache_directory_comes_from_the_environment(tmp_path, known, monkeyp
 def test_a_cache_that_cannot_be_written_is_an_input_error(tmp_path, known):
     known("text", TextSource("text"))
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(InputError, match=r"cannot be written .*set EASREC_CACHE_DIR to another"):
+    with pytest.raises(InputError, match=r"cannot be used .*set EASREC_CACHE_DIR to another"):
         fetch("own", tmp_path / "file")
+
+
+def test_a_cached_file_that_may_not_be_read_is_an_input_error(tmp_path, known, monkeypatch):
+    known("text", TextSource("text"))
+
+    def forbidden(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(catalog.RawFile, "is_at", forbidden)
+    with pytest.raises(InputError, match=r"own: cannot be used \(Permission denied\); set EASREC_CACHE_DIR"):
+        fetch("own", tmp_path)
 
 
 def test_an_archive_is_checked(tmp_path, rows):

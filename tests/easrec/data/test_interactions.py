@@ -347,3 +347,48 @@ def test_durations_and_times_of_day_order_the_rows_and_lists_are_no_ids(tmp_path
     pa.parquet.write_table(lists, tmp_path / "lists.parquet")
     with pytest.raises(InputError, match=r"holds list<.*>; ids must be texts or whole numbers"):
         load_interactions(tmp_path / "lists.parquet")
+
+
+@pytest.mark.parametrize("malformed", ["refuse", "skip"])
+@pytest.mark.parametrize("before", ["\n", "\r\n\n", "\ufeff\n"])
+def test_blank_lines_before_the_header_are_no_part_of_the_log(tmp_path, before, malformed):
+    path = write_log(tmp_path / "own.csv")
+    plain = load_interactions(path)
+    path.write_text(before + path.read_text(), encoding="utf-8", newline="")
+    log = load_interactions(path, malformed=malformed)
+    assert log.checksum == plain.checksum
+    assert log.malformed.count == 0
+
+
+def test_unsigned_ids_are_whole_numbers_up_to_what_int64_holds(tmp_path):
+    path = tmp_path / "own.parquet"
+    items = np.array([2**63 - 1, 2**63 - 2, 5, 6], dtype=np.uint64)
+    frame = pd.DataFrame({"user_id": [1, 1, 1, 1], "item_id": items, "timestamp": range(4)})
+    frame.to_parquet(path)
+    assert set(load_interactions(path).item_ids[1:].tolist()) == {2**63 - 1, 2**63 - 2, 5, 6}
+    frame["item_id"] += np.uint64(1)
+    frame.to_parquet(path)
+    refused(path, r"'item_id' holds 9223372036854775808; whole numbers must be below 2\^63: give such ids as")
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+def test_an_empty_text_of_parquet_is_no_id(tmp_path, column):
+    path = tmp_path / "own.parquet"
+    frame = pd.DataFrame({"user_id": list("aaaa"), "item_id": list("pqrs"), "timestamp": range(4)})
+    frame.loc[2, column] = ""
+    frame.to_parquet(path)
+    refused(path, f"column '{column}' holds an empty text; fill it in or remove the rows")
+
+
+def test_a_path_that_the_system_cannot_look_at_is_refused(tmp_path):
+    refused(tmp_path / ("n" * 300 + ".csv"), r"cannot be looked at \(File name too long\)")
+    (tmp_path / "folder.csv").mkdir()
+    refused(tmp_path / "folder.csv", "there is a directory of that name, no file")
+
+
+def test_a_missing_column_names_the_argument_and_the_option(tmp_path):
+    refused(
+        write_log(tmp_path / "own.csv"),
+        r"no column 'usr'; .*; say with user_column \(--user-column\) which one it is",
+        user_column="usr",
+    )

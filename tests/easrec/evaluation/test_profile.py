@@ -1,7 +1,9 @@
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,3 +73,37 @@ def test_wrong_settings_are_named(data: SplitData, tmp_path: Path) -> None:
         ProfileConfig(warmup=-1)
     with pytest.raises(ValueError, match="train_batch_size must be at least 1, got 0"):
         profile_network(tmp_path, data, QUICK, train_batch_size=0)
+
+
+def test_latency_is_that_of_full_histories_after_the_first_requests(
+    data: SplitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[tuple[tuple[int, ...], list[int], int]] = []
+
+    def seconds(task: measure.Task, work: Callable[..., object], *arguments: Any) -> float:
+        if len(arguments) == 1:  # all users
+            return 7.0
+        _, item_ids, lengths = arguments
+        requests.append((item_ids.shape, lengths.tolist(), int(item_ids.min())))
+        work(*arguments, task)
+        return 100.0 if len(requests) <= QUICK.warmup else 0.001 * (len(requests) - QUICK.warmup)
+
+    monkeypatch.setattr(measure, "_seconds", lambda task, work, *a: seconds(task, work, *a[:-1]))
+    monkeypatch.setattr(measure, "return_freed_memory", lambda at_once: None)
+    task = measure.Task(
+        network_dir=saved(SMALL, tmp_path / "network"),
+        architecture=SMALL,
+        max_length=20,
+        data=data,
+        config=QUICK,
+        device="cpu",
+        train_batch_size=8,
+    )
+    figures = measure.measure_inference(task)
+    assert len(requests) == QUICK.warmup + QUICK.repeats
+    assert {(shape, tuple(lengths)) for shape, lengths, _ in requests} == {((1, 20), (20,))}
+    assert min(smallest for _, _, smallest in requests) >= 1, "no padding"
+    # The requests that count took 1 to 5 ms.
+    assert figures["latency_ms_p50"] == pytest.approx(3.0)
+    assert figures["latency_ms_p95"] == pytest.approx(4.8)
+    assert figures["inference_s"] == 7.0

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from easrec.errors import InputError
 from easrec.evaluation.protocols import evaluate
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.transformer import SequentialRecommender
+from easrec.nas import search as search_module
 from easrec.nas.candidates import IndependentLayer
 from easrec.nas.controllers import Controllers, TemperatureSchedule, relaxed_choice
 from easrec.nas.resources import candidate_costs
@@ -532,3 +534,35 @@ def test_all_candidates_and_exits_weigh_the_same_in_the_warm_up(monkeypatch):
     monkeypatch.setattr(Supernet, "loss", record)
     warm_up(chains(64), SPACE, _config())
     assert weights == [([0.5, 0.5], [0.5, 0.5])] * 2
+
+
+def test_each_epoch_has_its_own_order_of_training_and_validation_targets(monkeypatch):
+    """Warm-up and search epochs differ in their training batches, search epochs in those of validation."""
+    trained, validated = [[]], [[]]
+    loss, controllers_turn = Supernet.loss, search_module.controller_loss
+
+    def record_training(supernet, batch, *arguments, **options):
+        if supernet.training:
+            trained[-1].append(batch.item_ids.tolist())
+        return loss(supernet, batch, *arguments, **options)
+
+    def record_validation(supernet, batch, *arguments, **options):
+        validated[-1].append(batch.item_ids.tolist())
+        return controllers_turn(supernet, batch, *arguments, **options)
+
+    def next_epoch(report):
+        trained.append([])
+        if report.stage == "search":
+            validated.append([])
+
+    monkeypatch.setattr(Supernet, "loss", record_training)
+    monkeypatch.setattr(search_module, "controller_loss", record_validation)
+    config = _config(warmup_epochs=2, search_epochs=2, batch_size=16, controller_interval=1)
+    search(chains(64), SPACE, config, on_epoch=next_epoch)
+    *trained, last = trained
+    *validated, rest = validated
+    assert last == rest == []
+    assert [len(batches) for batches in trained] == [4] * 4
+    assert [len(batches) for batches in validated] == [4] * 2
+    assert all(one != other for one, other in itertools.combinations(trained, 2))
+    assert validated[0] != validated[1]

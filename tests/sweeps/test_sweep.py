@@ -1,0 +1,190 @@
+"""A sweep from its settings to its files, with a driver that trains in this process in place of Ray."""
+
+import io
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+import sweeps.sweep as sweep_module
+import sweeps.trial as trial_module
+from easrec.data.sequences import SplitData
+from easrec.errors import InputError
+from sweeps.cluster import Cluster
+from sweeps.config import SweepConfig
+from sweeps.records import MEASURED
+from sweeps.store import Store, StoredFailureError
+from sweeps.sweep import run_sweep
+from sweeps.trial import TrialConfig, latency_stage, run_trial, warm_stage
+from tests.sweeps.finished_sweep import write_log
+
+
+class Shared:
+    """Data that need not be shared."""
+
+    def __init__(self, data: SplitData) -> None:
+        self.data = data
+
+    @classmethod
+    def put(cls, data: SplitData) -> "Shared":
+        return cls(data)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages in the order in which they were asked for; all run in this process."""
+    asked: list[str] = []
+
+    @contextmanager
+    def cluster(config: SweepConfig) -> Iterator[Cluster]:
+        yield Cluster(cpus=1, gpus=0.0, device="cpu", resources={"CPU": 1.0}, slots=1)
+
+    def warm(trials: Sequence[TrialConfig], shared: Shared, store: Store, cluster: Cluster) -> dict[str, str]:
+        asked.append("warm")
+        for trial in trials:
+            with suppress(StoredFailureError):
+                warm_stage(trial, shared.data, store)
+        return {}
+
+    def layers(trial: TrialConfig, store: Store, cluster: Cluster) -> None:
+        asked.append("layers")
+        latency_stage(trial, store)
+
+    def train(
+        trials: Sequence[TrialConfig],
+        shared: Shared,
+        store: Store,
+        cluster: Cluster,
+        *,
+        on_busy: Any,
+        on_end: Callable[[], None],
+    ) -> dict[str, str]:
+        for trial in trials:
+            asked.append("train")
+            with suppress(StoredFailureError):
+                run_trial(trial, shared.data, store, on_busy=on_busy)
+            on_end()
+        return {}
+
+    monkeypatch.setattr(sweep_module, "ray_cluster", cluster)
+    monkeypatch.setattr(sweep_module, "SharedData", Shared)
+    monkeypatch.setattr(sweep_module, "warm_supernets", warm)
+    monkeypatch.setattr(sweep_module, "measure_layers", layers)
+    monkeypatch.setattr(sweep_module, "train_trials", train)
+    monkeypatch.setattr(sweep_module, "measure_network", lambda *args: dict.fromkeys(MEASURED, 1.0))
+    return asked
+
+
+def config_of(tmp_path: Path, **changes: Any) -> SweepConfig:
+    log = tmp_path / "log.csv"
+    write_log(log)
+    settings: dict[str, Any] = {
+        "data": log,
+        "preset": "smoke",
+        "tradeoffs": (0.0, 100.0),
+        "hidden_size": 16,
+        "inner_size": 32,
+        "num_heads": 2,
+        "max_length": 10,
+        "batch_size": 16,
+        "search_epochs": 1,
+        "retrain_epochs": 1,
+        "output": tmp_path / "sweep",
+    }
+    return SweepConfig(**(settings | changes))
+
+
+def run(config: SweepConfig) -> tuple[int, str]:
+    """The exit status and what was printed."""
+    console = Console(file=io.StringIO(), width=200)
+    status = run_sweep(config, console=console)
+    assert isinstance(console.file, io.StringIO)
+    return status, console.file.getvalue()
+
+
+def mlflow_params(output: Path) -> dict[str, set[str]]:
+    with sqlite3.connect(output / "mlflow.db") as database:
+        rows = database.execute("select key, value from params").fetchall()
+    found: dict[str, set[str]] = {}
+    for name, value in rows:
+        found.setdefault(name, set()).add(value)
+    return found
+
+
+@pytest.mark.slow
+def test_what_failed_is_tried_again_on_resume(
+    tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, resource="latency")
+    with monkeypatch.context() as broken:
+
+        def fail(*args: Any, **options: Any) -> None:
+            raise ValueError("the disk was full")
+
+        broken.setattr(trial_module, "search", fail)
+        status, text = run(config)
+    assert status == 1
+    assert "no trial finished" in text and "the disk was full" in text
+    # The user has put it right since.
+    status, text = run(SweepConfig(**{**vars(config), "resume": True}))
+    assert status == 0, text
+    assert "the disk was full" not in text
+    assert "MLflow did not take" not in text
+    assert "layer_latencies_ms" in mlflow_params(tmp_path / "sweep")
+    assert len(pd.read_parquet(tmp_path / "sweep" / "results.parquet")) == 2
+
+
+@pytest.mark.slow
+def test_a_temporal_sweep_by_latency_measures_layers_once_before_its_trials(
+    tmp_path: Path, calls: list[str]
+) -> None:
+    config = config_of(
+        tmp_path, resource="latency", seeds=2, split="temporal", valid_share=0.15, asked="last",
+        pairing="product", hidden_intensities=(0.0, 0.5), inner_intensities=(0.0, 0.5), weights="shared",
+    )  # fmt: skip
+    status, text = run(config)
+    assert status == 0, text
+    assert calls == ["warm", "layers", "train", "train", "train", "train"]
+    assert re.search(r"split at the times \d+ and \d+: \d+ validation and \d+ test questions", text)
+    params = mlflow_params(tmp_path / "sweep")
+    assert params["data.split"] == {"temporal"}
+    assert params["data.asked"] == {"last"}
+    assert params["space.pairing"] == {"product"} and params["space.weights"] == {"shared"}
+    assert params["search.resource"] == {"latency"}
+    (table,) = params["layer_latencies_ms"]
+    assert table.count(",") == 3
+    status, text = run(SweepConfig(**{**vars(config), "resume": True}))
+    assert status == 0
+    assert calls[6:] == ["warm"], "all is there already"
+
+
+def test_ctrl_c_before_a_sweep_began_leaves_nothing_and_names_the_command_that_begins_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def interrupted(config: SweepConfig) -> Iterator[Cluster]:
+        raise KeyboardInterrupt
+        yield  # type: ignore[unreachable]
+
+    monkeypatch.setattr(sweep_module, "ray_cluster", interrupted)
+    config = config_of(tmp_path)
+    status, text = run(config)
+    assert status == 130
+    assert "--resume" not in text and "--output" in text
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_log_without_a_training_target_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    log = tmp_path / "short.csv"
+    rows = [f"u{user},i{item},{item}" for user in range(9) for item in range(3)]
+    log.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    config = config_of(tmp_path, data=log)
+    with pytest.raises(InputError, match="no training target: nobody has two interactions in training"):
+        run(config)
+    assert not (tmp_path / "sweep").exists()
