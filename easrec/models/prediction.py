@@ -69,14 +69,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + chunk_rows)
             target = targets[rows].unsqueeze(1)
             logits = hidden[rows] @ weight.T
-            largest = logits.amax(dim=1, keepdim=True)
-            picked = logits.gather(1, target) - largest
-            exponentials = logits.sub_(largest).exp_()
-            totals = exponentials.sum(dim=1, keepdim=True)
-            loss += (totals.log() - picked).sum()
+            probabilities = logits.softmax(dim=1)
+            # log sum exp, from the greatest probability: that of the target may be too small for its logarithm.
+            total = logits.amax(dim=1) - probabilities.amax(dim=1).log()
+            loss += (total - logits.gather(1, target).squeeze(1)).sum()
             if grad_hidden is not None and grad_weight is not None:
-                gradient = exponentials.div_(totals * len(hidden))
-                gradient.scatter_add_(1, target, torch.full_like(totals, -1 / len(hidden)))
+                # Softmax less one at the target; the mean's factor comes with backward.
+                gradient = probabilities.scatter_add_(1, target, torch.full_like(total, -1).unsqueeze(1))
                 grad_hidden[rows] = gradient @ weight
                 grad_weight.addmm_(gradient.T, hidden[rows])
         if grad_hidden is not None:
@@ -87,7 +86,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grad_outputs[0]
+        scale = grad_outputs[0] / max(len(grad_hidden), 1)
         return grad_hidden * scale, grad_weight * scale, None, None, None
 
 
@@ -136,8 +135,8 @@ def sampled_item_loss(
     return total / len(rows) if len(rows) else total * math.nan
 
 
-CHUNK_ELEMENTS = 1 << 20
-"""Elements of the score matrix that the loss holds at once: 4 MiB of float32, the size of a cache."""
+CHUNK_ELEMENTS = 1 << 18
+"""Elements of the score matrix that the loss holds at once: 1 MiB of float32, the size of a core's cache."""
 
 
 def next_item_loss(hidden: Tensor, targets: Tensor, item_embedding: Tensor) -> Tensor:
