@@ -70,7 +70,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             target = targets[rows].unsqueeze(1)
             logits = hidden[rows] @ weight.T
             probabilities = logits.softmax(dim=1)
-            # log sum exp, by the greatest probability: that of the target may be too small to have a logarithm.
+            # log sum exp, by the greatest probability; the target's may be too small for a logarithm.
             total = logits.amax(dim=1) - probabilities.amax(dim=1).log()
             loss += (total - logits.gather(1, target).squeeze(1)).sum()
             if grad_hidden is not None and grad_weight is not None:
