@@ -161,20 +161,20 @@ class _CausalColumnFeatures(torch.autograd.Function):
 
 def _causal_product(q: Tensor, k: Tensor, v: Tensor, chunk_size: int) -> Tensor:
     """out_t = q_t . sum_{s <= t} k_s v_s^T, in chunks; (B, H, N, D) each."""
-    num_positions = q.shape[2]
-    outputs = []
+    outputs: list[Tensor] = []
     state = None  # (B, H, D, D): the sum of k_s v_s^T over the chunks before this one
     # A product, since tril itself is several times slower on a CPU.
     earlier = torch.ones(chunk_size, chunk_size, dtype=q.dtype, device=q.device).tril()
-    for start in range(0, num_positions, chunk_size):
-        chunk = slice(start, min(start + chunk_size, num_positions))
-        size = chunk.stop - start
-        q_c, k_c, v_c = q[:, :, chunk], k[:, :, chunk], v[:, :, chunk]
+    # Split, not sliced one by one: the gradient of each slice would be as long as the whole sequence, all of
+    # them together growing as N^2.
+    chunks = list(zip(*(x.split(chunk_size, dim=2) for x in (q, k, v)), strict=True))
+    for q_c, k_c, v_c in chunks:
+        size = q_c.shape[2]
         out = (q_c @ k_c.transpose(-1, -2)).mul_(earlier[:size, :size]) @ v_c
         if state is not None:
             out = out + q_c @ state
         outputs.append(out)
-        if chunk.stop < num_positions:
+        if len(outputs) < len(chunks):
             update = k_c.transpose(-1, -2) @ v_c
             state = update if state is None else state + update
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
