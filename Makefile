@@ -42,6 +42,7 @@ bench: install
 	$(BIN)/python benchmarks/stages.py $(ARGS)
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/epoch_profile.py
+	$(BIN)/python benchmarks/preparation.py
 	$(BIN)/python benchmarks/serving.py --pip-args="$(PIP_ARGS)" $(if $(SWEEP),--output $(SWEEP))
 	$(BIN)/python benchmarks/training.py --pip-args="$(PIP_ARGS)"
 	$(BIN)/python benchmarks/evaluation.py --pip-args="$(PIP_ARGS)"
