@@ -100,3 +100,19 @@ def test_unknown_settings_are_refused():
         linear_attention(q, k, v, key_norm="both")
     with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
         linear_attention(q, k, v, chunk_size=0)
+
+
+def test_no_step_of_the_backward_pass_makes_a_whole_sequence_for_each_chunk():
+    """The gradient of a slice is as long as what it is a slice of: N of them would take N^2."""
+    counts = {}
+    for positions in (6, 12):
+        q, k, v = (torch.randn(1, 1, positions, 4, requires_grad=True) for _ in range(3))
+        out = linear_attention(q, k, v, chunk_size=2)
+        nodes, open_nodes = set(), [out.grad_fn]
+        while open_nodes:
+            node = open_nodes.pop()
+            if node not in nodes:
+                nodes.add(node)
+                open_nodes += [following for following, _ in node.next_functions if following is not None]
+        counts[positions] = sum(node.name() in ("SliceBackward0", "SplitBackward0") for node in nodes)
+    assert counts[6] == counts[12]
