@@ -72,7 +72,9 @@ def test_accuracy_is_that_of_the_records_with_its_interval(facts: CardFacts, swe
 def test_the_front_matter_is_yaml_with_the_same_figures(facts: CardFacts, sweep: FinishedSweep) -> None:
     recorded = sweep.records[0].metrics
     _, text, body = model_card(facts).split("---\n", 2)
-    assert body.startswith("\n# easrec, 2 x 16/32 on ")
+    network = sweep.records[0].architecture
+    sizes = f"{network.num_layers} x {network.hidden_size}/{network.inner_size}"
+    assert body.startswith(f"\n# easrec, {sizes} on ")
     front = yaml.safe_load(text)
     assert front["datasets"] == [facts.data.name]
     (model,) = front["model-index"]

@@ -243,9 +243,9 @@ def test_negligible_candidates_are_not_computed_in_weight_steps_and_all_are_in_c
     computed = {True: 0, False: 0}
     forward = IndependentLayer.forward
 
-    def counted(self, *arguments):
+    def counted(self, *arguments, **options):
         computed[self.training] += 1
-        return forward(self, *arguments)
+        return forward(self, *arguments, **options)
 
     monkeypatch.setattr(IndependentLayer, "forward", counted)
     cold = TemperatureSchedule(kind="constant", start=0.1, floor=0.1)
