@@ -18,6 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 leaves training to what others leave over
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Ray takes 127.0.0.1 for the address of this machine in its network: a Ray of our own would listen there, and
+# a cluster that listens on the loopback alone would never be found. This is what makes it take addresses as
+# they are; clusters of many nodes are joined all the same, whatever its name says.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output is silent at verbose=0, the new is not
 os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # results lie in the store
@@ -79,8 +83,8 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
         InputError: the cluster cannot be reached, or a trial asks for more than it has.
     """
     if config.ray_address == "local":
-        # Ray listens on all interfaces and takes pickled tasks there: its ports must ask for the token, also
-        # where the user's shell turned that off for clusters of their own.
+        # Ray takes pickled tasks at its ports: they must ask for the token, since other users of this machine
+        # reach them, also where the user's shell turned that off for clusters of their own.
         before = {name: os.environ.pop(name, None) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
         os.environ["RAY_AUTH_TOKEN"] = _TOKEN
         arguments: dict[str, Any] = {
@@ -117,15 +121,22 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
 
 
 def _check_answers(address: str) -> None:
-    """Refuse HOST:PORT where nothing listens: Ray itself would try for many minutes."""
+    """Refuse an address where nothing listens: Ray itself would try for many minutes."""
+    named = f"--ray-address {address}"
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address:
+            return  # Ray looks for one on this machine, and says at once if there is none
+        named = f"RAY_ADDRESS={address}, which --ray-address auto follows"
+        host, _, port = address.rpartition(":")
+        if "://" in address or not host or not port.isdigit():
+            raise InputError(f"{named}, is not of the form HOST:PORT; set it so, or name the cluster")
     host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdigit():
-        return  # auto, or a form that Ray checks by itself
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"nothing answers at --ray-address {address} ({error}); check the address and that Ray runs there"
+            f"nothing answers at {named} ({error}); check the address and that Ray runs there"
         ) from error
 
 

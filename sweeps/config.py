@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from easrec.errors import InputError
+from sweeps.addresses import check_ray_address, check_tracking_uri, masked
 from sweeps.data_options import DataOptions, option
 from sweeps.method_options import MethodOptions
 
 __all__ = ["SweepConfig", "SweepOptions", "option"]
 
-_NOT_OF_THE_RESULTS = ("output", "ray_address", "resume", "plan")
+_NOT_OF_THE_RESULTS = ("output", "ray_address", "resume", "plan", "tracking_uri")
 """Options that a resumed sweep may change."""
 
 
@@ -35,8 +36,12 @@ class SweepOptions(DataOptions):
     output: Path | None = None
     """Directory of the results. Left out: runs/lambda-sweep-DATASET-PRESET-TIME."""
     ray_address: str = "local"
-    """local: a Ray of its own on this machine. auto, or HOST:PORT: join that cluster; the output directory
-    must then be one that all its nodes see."""
+    """local: a Ray of its own on this machine. HOST:PORT: join that cluster; auto: the one that RAY_ADDRESS
+    names, or that runs on this machine. The output directory must then be one that all its nodes see."""
+    tracking_uri: str | None = None
+    """Where MLflow records: http://HOST:PORT of a server, or a database such as
+    postgresql+psycopg://USER@HOST/NAME. Only this process writes there. Left out: mlflow.db in the output
+    directory."""
     resume: bool = False
     """Go on with the sweep in --output: what is finished there is not repeated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -81,6 +86,9 @@ class SweepConfig(MethodOptions, SweepOptions):
         if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
             raise InputError(f"--gpus-per-trial above 1 must be a whole number, got {self.gpus_per_trial}")
         _check_tradeoffs(self.tradeoffs)
+        check_ray_address(self.ray_address)
+        if self.tracking_uri is not None:
+            check_tracking_uri(self.tracking_uri)
         if self.resume and self.output is None:
             raise InputError("--resume needs --output: the directory of the sweep to go on with")
 
@@ -93,7 +101,7 @@ class SweepConfig(MethodOptions, SweepOptions):
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def command(self) -> str:
-        """The shell command that starts this sweep, options at their defaults left out."""
+        """The shell command that starts this sweep, without options at their defaults; it hides passwords."""
         words = [sys.executable, str(Path(sys.argv[0]).resolve())]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -102,6 +110,8 @@ class SweepConfig(MethodOptions, SweepOptions):
             words.append(option(field.name))
             if isinstance(value, tuple):
                 words += [repr(number) for number in value]
+            elif field.name == "tracking_uri":
+                words.append(masked(value))
             elif not isinstance(value, bool):
                 words.append(str(value))
         return shlex.join(words)

@@ -22,7 +22,7 @@ import pandas as pd
 from easrec.data.items import Items
 from easrec.files import read_json
 from sweeps.export_config import TRACKING_VARIABLE
-from sweeps.mlflow_store import open_experiment
+from sweeps.mlflow_store import EXPERIMENT, open_experiment
 from sweeps.records import flatten
 from sweeps.source import SweepFacts, Trained, find_trial
 from sweeps.store import now_ms
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 MODEL_CODE = Path(__file__).with_name("pyfunc_model.py")
-EXPERIMENT = "easrec"
-"""The experiment that `sweeps.tracking.SweepRecorder` records in."""
 MODEL_TYPE = "sequential-recommender"
 CARD = "README.md"
 CONTENT = "easrec.content"
@@ -319,10 +317,6 @@ def save_pyfunc(
 _ENVIRONMENT = {
     # A uv project that the user happens to stand in has nothing to do with the model.
     "MLFLOW_UV_AUTO_DETECT": "false",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # A wrong address shall be said within seconds; MLflow's own seven attempts take minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 _TALKATIVE = ("mlflow.pyfunc", "mlflow.store.model_registry.abstract_store")
 

@@ -5,8 +5,8 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -18,17 +18,19 @@ from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_protocols
 from easrec.training import FEW_STEPS
+from sweeps.addresses import without_credentials
 from sweeps.cluster import Cluster, available_cpus, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.layer_table import measure_layers
 from sweeps.mlflow_store import create_store, ui_command
-from sweeps.output import SWEEP, SweepIdentity, default_output, identify, locked_output
+from sweeps.output import SWEEP, default_output, identify, locked_output
 from sweeps.panels import ChartLabels
 from sweeps.plan import build_trials, plan_text, preset_of, steps_per_epoch
 from sweeps.presets import Preset
 from sweeps.progress import Watcher, trial_label
 from sweeps.provenance import git_commit
+from sweeps.recording import TrialRecording
 from sweeps.records import failed_record, failure, flatten, trial_architecture, trial_record
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
@@ -36,6 +38,7 @@ from sweeps.results import FailedTrial, TrialRecord, results_frame
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
 from sweeps.summary import counted, counts_text, results_table, table_legend
 from sweeps.tracking import SweepRecorder
+from sweeps.tracking_check import check_store
 from sweeps.trainable import SharedData
 from sweeps.trial import SUPERNET, TrialConfig
 from sweeps.tuner import measure_network, train_trials, warm_supernets
@@ -138,8 +141,6 @@ class _Sweep:
             "threads": str(config.cpus_per_trial),
         }
         self.trials: list[TrialConfig] = []
-        self.recorder: SweepRecorder | None = None
-        self.recorded: set[str] = set()
         self.errors: dict[str, str] = {}  # trial id -> why Ray gave it up
 
     def say(self, text: str) -> None:
@@ -163,6 +164,8 @@ class _Sweep:
                 "others users who have not met every item)"
             )
         self.say(f"output: {self.path}")
+        if self.config.tracking_uri is not None:
+            check_store(self.config.tracking_uri, self._database_artifacts)
         # Ray sets a handler of its own for SIGTERM when it starts, so ours comes after it.
         with ray_cluster(self.config) as cluster, _sigterm_as_interrupt():
             self.trials = build_trials(
@@ -182,19 +185,44 @@ class _Sweep:
             self.items.save(self.path / ITEMS)
             with ThreadPoolExecutor(max_workers=1) as pool:
                 # MLflow takes seconds to make its database: meanwhile the warm-up trains.
-                uri = pool.submit(create_store, self.path)
+                uri = pool.submit(self._tracking_uri)
+
+                def connect() -> SweepRecorder:
+                    return SweepRecorder(
+                        uri.result(),
+                        identity.sweep_id,
+                        start_ms=identity.start_ms,
+                        run_name=self.path.name,
+                        artifacts=self._database_artifacts,
+                    )
+
+                recording = TrialRecording(connect, self._record, self._say_masked)
                 try:
-                    return self._run_on(cluster, identity, uri)
+                    return self._run_on(cluster, recording, connect)
                 except BaseException as error:
-                    if self.recorder is not None:
+                    if recording.recorder is not None:
                         status: Literal["KILLED", "FAILED"] = (
                             "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
                         )
                         with suppress(Exception):  # what ended the sweep says more than MLflow's trouble
-                            self.recorder.finish(status, now_ms())
+                            recording.recorder.finish(status, now_ms())
                     raise
 
-    def _run_on(self, cluster: Cluster, identity: SweepIdentity, uri: Future[str]) -> int:
+    def _tracking_uri(self) -> str:
+        return self.config.tracking_uri or create_store(self.path)
+
+    @property
+    def _database_artifacts(self) -> Path:
+        """Where runs keep their files that are recorded in a database which knows no place yet."""
+        return self.path.parent / "mlflow-artifacts"
+
+    def _say_masked(self, text: str) -> None:
+        uri = self.config.tracking_uri
+        self.say(text if uri is None else without_credentials(text, uri))
+
+    def _run_on(
+        self, cluster: Cluster, recording: TrialRecording, connect: Callable[[], SweepRecorder]
+    ) -> int:
         shared = SharedData.put(self.data)
         self.say(
             f"{counted(len(self.trials), 'trial')}, {cluster.slots} at once, on {cluster.device} with "
@@ -214,25 +242,18 @@ class _Sweep:
             for trial in self.trials:
                 if trial.warm_key in crashed:
                     self.errors[trial.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
-            tracking_uri = uri.result()
-            self.recorder = SweepRecorder(
-                tracking_uri,
-                identity.sweep_id,
-                start_ms=identity.start_ms,
-                run_name=self.path.name,
-            )
             self._measure_layers(cluster)
-            self._train(shared, cluster)
+            with recording:
+                self._train(shared, cluster, recording)
         failed = self._failed()
         if not self._records():
             self.say("no trial finished, so there is no result:")
             self._say_failed(failed)
-            for failure_record in failed:
-                self.recorder.record_failure(failure_record)
-            self.recorder.finish("FAILED", now_ms())
+            self._recorded(connect, lambda recorder: self._record_nothing(recorder, failed))
             return 1
         profiles, all_measured = self._measure(shared, cluster)
-        recorded = self._report(self._records(profiles), failed, self.recorder)
+        write = self._report(self._records(profiles), failed)
+        recorded = self._recorded(connect, write)
         return 0 if recorded and all_measured and not failed else 1
 
     def _forget_failures(self, trial: TrialConfig) -> None:
@@ -257,18 +278,19 @@ class _Sweep:
                 except RuntimeError as error:
                     self.say(f"the layers could not be measured beforehand ({error}); a search will do it")
 
-    def _train(self, shared: SharedData, cluster: Cluster) -> None:
+    def _train(self, shared: SharedData, cluster: Cluster, recording: TrialRecording) -> None:
         """Run the trials that have no result; those that deferred to another one come again at the end."""
+        trials = {trial.trial_id: trial for trial in self.trials}
         passes: tuple[OnBusy, ...] = ("defer", "wait")
         for on_busy in passes:
-            missing = [
-                trial
-                for trial in self.trials
-                if trial.trial_id not in self.errors
-                and failure(trial, self.store) is None
-                and self._record(trial) is None
-            ]
-            self._record_finished()
+            missing = []
+            for trial in self.trials:
+                if trial.trial_id in self.errors or failure(trial, self.store) is not None:
+                    continue
+                if self._record(trial) is None:
+                    missing.append(trial)
+                elif on_busy == "defer":  # finished before, perhaps by a process that died with its record
+                    recording.ended(trial)
             if missing:
                 self.errors |= train_trials(
                     missing,
@@ -276,9 +298,8 @@ class _Sweep:
                     self.store,
                     cluster,
                     on_busy=on_busy,
-                    on_end=self._record_finished,
+                    on_end=lambda trial_id: recording.ended(trials[trial_id]),
                 )
-        self._record_finished()
 
     def _measure(self, shared: SharedData, cluster: Cluster) -> tuple[dict[str, dict[str, float]], bool]:
         """Measure each distinct architecture once, alone on the machine; by architecture id, and if all."""
@@ -301,9 +322,9 @@ class _Sweep:
         return profiles, len(profiles) == len(distinct)
 
     def _report(
-        self, records: Sequence[TrialRecord], failed: Sequence[FailedTrial], recorder: SweepRecorder
-    ) -> bool:
-        """Write the files and print the table, then write MLflow; returns whether MLflow took it."""
+        self, records: Sequence[TrialRecord], failed: Sequence[FailedTrial]
+    ) -> Callable[[SweepRecorder], None]:
+        """Write the files and print the table; returns what writes the same into MLflow."""
         frame = results_frame(records, accuracy=self.accuracy)
         labels = ChartLabels(
             dataset=self.data.name,
@@ -325,7 +346,8 @@ class _Sweep:
         self._say_failed(failed)
         for name, file in results.items():
             self.say(f"{name}: {file}")
-        try:
+
+        def write(recorder: SweepRecorder) -> None:
             for failure_record in failed:
                 recorder.record_failure(failure_record)
             record_results(
@@ -340,14 +362,30 @@ class _Sweep:
                 | {name: self.path / name for name in (SWEEP, ITEMS)}
                 | {name: file for name, file in supernets.items() if file.is_file()},
             )
-        except Exception as error:  # whatever MLflow or its database came up with
+
+        return write
+
+    @staticmethod
+    def _record_nothing(recorder: SweepRecorder, failed: Sequence[FailedTrial]) -> None:
+        """Record a sweep of which no trial finished."""
+        for failure_record in failed:
+            recorder.record_failure(failure_record)
+        recorder.finish("FAILED", now_ms())
+
+    def _recorded(self, connect: Callable[[], SweepRecorder], write: Callable[[SweepRecorder], None]) -> bool:
+        """Write into MLflow what is on disk already; returns whether it took that, and says so."""
+        try:
+            recorder = connect()
+            write(recorder)
+        except Exception as error:  # whatever MLflow, its database or the network came up with
             command = dataclasses.replace(self.config, resume=True).command()
-            self.say(
-                f"MLflow did not take the results ({error}); they are in the files above. "
-                f"To try again:\n  {command}"
+            self._say_masked(
+                f"MLflow did not take the results ({error}); what is finished is in {self.path}. To record "
+                f"it when MLflow is back:\n  {command}"
             )
             return False
-        self.say(f"all runs, at http://127.0.0.1:5000 after:\n  {ui_command(recorder.tracking_uri)}")
+        where = "at http://127.0.0.1:5000 " if "mlflow server" in ui_command(recorder.tracking_uri) else ""
+        self.say(f"all runs, {where}after:\n  {ui_command(recorder.tracking_uri)}")
         return True
 
     def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
@@ -381,24 +419,6 @@ class _Sweep:
     def _records(self, profiles: dict[str, dict[str, float]] | None = None) -> list[TrialRecord]:
         records = [self._record(trial, profiles) for trial in self.trials]
         return [record for record in records if record is not None]
-
-    def _record_finished(self) -> None:
-        """Write the trials that have finished since the last call into MLflow."""
-        assert self.recorder is not None  # made before the first trial starts
-        for trial in self.trials:
-            if trial.trial_id in self.recorded:
-                continue
-            record = self._record(trial)
-            if record is None:
-                continue
-            try:
-                self.recorder.record_trial(record)
-            except Exception as error:  # whatever MLflow or its database came up with
-                # Training goes on: the results are in the store, and all trials are recorded again at the
-                # end, where an error is not caught.
-                self.say(f"MLflow did not take {trial_label(trial)} for now: {error}")
-                return
-            self.recorded.add(trial.trial_id)
 
     def _failed(self) -> list[FailedTrial]:
         failed = []

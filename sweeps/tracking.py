@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from sweeps.mlflow_store import create_store, open_experiment, ui_command
+from sweeps.mlflow_store import EXPERIMENT, create_store, open_experiment, ui_command
 from sweeps.results import Curve, FailedTrial, Param, TrialRecord
 
 if TYPE_CHECKING:
@@ -43,24 +43,26 @@ class SweepRecorder:
         sweep_id: str,
         *,
         start_ms: int,
-        experiment: str = "easrec",
+        experiment: str = EXPERIMENT,
         run_name: str | None = None,
+        artifacts: Path | None = None,
     ) -> None:
         """Open the experiment and the sweep's parent run, making those that are missing.
 
         Args:
-            tracking_uri: what `create_store` returned, or the address of a tracking server.
+            tracking_uri: what `create_store` returned, or the address of a tracking server or a database.
             sweep_id: key of the sweep; the same on resume.
             start_ms: when the sweep began, in ms since 1970; used when the parent run is made.
             experiment: name of the MLflow experiment; sweeps that share it compare in one chart.
             run_name: what the UI calls the parent run; the sweep_id if left out.
+            artifacts: see `open_experiment`.
         """
         from mlflow import MlflowClient
 
         self.tracking_uri = tracking_uri
         self.sweep_id = sweep_id
         self._client = MlflowClient(tracking_uri=tracking_uri)
-        self.experiment_id = open_experiment(self._client, experiment, tracking_uri)
+        self.experiment_id = open_experiment(self._client, experiment, tracking_uri, artifacts)
         parent = self._find({"easrec.sweep_id": sweep_id, "easrec.kind": "sweep"})
         if parent is None:
             parent = self._client.create_run(

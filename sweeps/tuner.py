@@ -59,7 +59,7 @@ def train_trials(
     cluster: Cluster,
     *,
     on_busy: OnBusy,
-    on_end: Callable[[], None],
+    on_end: Callable[[str], None],
 ) -> dict[str, str]:
     """Run trials with Ray Tune, in their order, as many at once as the cluster has room for.
 
@@ -69,7 +69,7 @@ def train_trials(
         store: where their results go.
         cluster: what each may use.
         on_busy: whether a trial waits for a retraining that another one is doing, or ends without it.
-        on_end: called in this thread whenever a trial ends.
+        on_end: called in this thread with the id of each trial that ends, however it did.
 
     Returns:
         Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
@@ -134,7 +134,7 @@ def measure_network(
 class _OnEnd(tune.Callback):  # type: ignore[misc]
     """Tells the driver that a trial ended, however it did."""
 
-    def __init__(self, on_end: Callable[[], None]) -> None:
+    def __init__(self, on_end: Callable[[str], None]) -> None:
         self._on_end = on_end
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,11 +143,11 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that returned."""
-        self._on_end()
+        self._on_end(trial.config["trial"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that will not be retried any more."""
-        self._on_end()
+        self._on_end(trial.config["trial"])
 
 
 def _sentence(error: Exception) -> str:

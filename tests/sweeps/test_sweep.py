@@ -63,13 +63,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         cluster: Cluster,
         *,
         on_busy: Any,
-        on_end: Callable[[], None],
+        on_end: Callable[[str], None],
     ) -> dict[str, str]:
         for trial in trials:
             asked.append("train")
             with suppress(StoredFailureError):
                 run_trial(trial, shared.data, store, on_busy=on_busy)
-            on_end()
+            on_end(trial.trial_id)
         return {}
 
     monkeypatch.setattr(sweep_module, "ray_cluster", cluster)

@@ -1,0 +1,83 @@
+"""Addresses of servers that users name: their forms, and how they are shown without their passwords."""
+
+import re
+from urllib.parse import unquote
+
+from easrec.errors import InputError
+
+_HIDDEN = "***"
+_USER_INFO = re.compile(r"(?<=://)([^/?#\s]*)@")
+# A password may stand in the query of a database's address.
+_SECRET_QUERY = re.compile(r"([?&][^=&#]*(?:pass|token|secret|key)[^=&#]*=)([^&#\s]*)", re.IGNORECASE)
+
+_DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
+
+
+def masked(address: str) -> str:
+    """An address as it may be shown: without its password, or without its user if there is no password.
+
+    >>> masked("postgresql://ann:secret@db:5432/mlflow"), masked("http://mlflow:5000")
+    ('postgresql://ann:***@db:5432/mlflow', 'http://mlflow:5000')
+    """
+
+    def user(found: re.Match[str]) -> str:
+        name, colon, _ = found[1].partition(":")
+        return f"{name}:{_HIDDEN}@" if colon else f"{_HIDDEN}@"
+
+    return _SECRET_QUERY.sub(rf"\1{_HIDDEN}", _USER_INFO.sub(user, address))
+
+
+def without_credentials(text: str, address: str) -> str:
+    """A message in which an address, or its password alone, may stand, as it may be shown.
+
+    >>> without_credentials("no route to http://a:b%21c@host (b!c)", "http://a:b%21c@host")
+    'no route to http://a:***@host (***)'
+    """
+    text = text.replace(address, masked(address))
+    found = _USER_INFO.search(address)
+    written = [found[1].partition(":")[2] or found[1]] if found else []
+    written += [match[2] for match in _SECRET_QUERY.finditer(address)]
+    for secret in {*written, *map(unquote, written)} - {""}:
+        text = text.replace(secret, _HIDDEN)
+    return text
+
+
+def check_ray_address(address: str) -> None:
+    """Refuse what can be no Ray cluster for a sweep.
+
+    Raises:
+        InputError: says which forms there are.
+    """
+    if address in ("local", "auto"):
+        return
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--ray-address {address}: a sweep cannot run through a Ray client; start it on a node of the "
+            "cluster with --ray-address auto, or send it there by `ray job submit`"
+        )
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(f"--ray-address must be local, auto or HOST:PORT, got {address}")
+
+
+def check_tracking_uri(address: str) -> None:
+    """Refuse what can be no MLflow store for a sweep.
+
+    Raises:
+        InputError: says which forms there are.
+    """
+    scheme, _, rest = address.partition("://")
+    dialect = scheme.partition("+")[0]
+    if not rest.strip("/") or dialect not in ("http", "https", *_DATABASES):
+        raise InputError(
+            "--tracking-uri must be http://HOST:PORT of an MLflow server, or a database's address such as "
+            f"postgresql+psycopg://USER@HOST/NAME, got {masked(address)}"
+        )
+    if dialect == "sqlite" and not rest.startswith("//"):
+        raise InputError(
+            f"--tracking-uri must name an absolute path, sqlite:////PATH/mlflow.db, got {address}"
+        )
+    if f":{_HIDDEN}@" in address or f"://{_HIDDEN}@" in address:
+        raise InputError(
+            f"--tracking-uri {address} has {_HIDDEN} in place of its password; put the password in"
+        )
