@@ -12,6 +12,7 @@ from typing import Any
 from peers.client import Times
 
 from easrec.files import write_atomically
+from sweeps.hardware import cpu_name
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 _PLACES = ("recbole", "rectools", "pip_args", "directory", "report_only")
@@ -96,19 +97,9 @@ def conditions(command_line: str, versions: dict[str, str], allocator: str) -> s
     """What the figures were made with: the command, the day, the processor, versions."""
     libraries = ", ".join(f"{name} {number}" for name, number in versions.items())
     return (
-        f"`{command_line}`, {datetime.date.today().isoformat()}; {processor()}, {os.cpu_count()} cores; "
+        f"`{command_line}`, {datetime.date.today().isoformat()}; {cpu_name()}, {os.cpu_count()} cores; "
         f"Python {platform.python_version()}, {libraries}; {allocator}."
     )
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def own_versions(*names: str) -> dict[str, str]:

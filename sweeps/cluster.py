@@ -31,6 +31,8 @@ from ray.exceptions import RayError
 
 from easrec.errors import InputError
 from sweeps.config import SweepConfig
+from sweeps.gpu_share import memory_share
+from sweeps.measuring import RESOURCE, MeasuringPlace, reserved_node
 
 _ANSWER_S = 5.0
 """Seconds within which a cluster's address must answer."""
@@ -54,6 +56,27 @@ class Cluster:
     """What one trial asks Ray for."""
     slots: int
     """Trials that run at once."""
+
+    @property
+    def memory_share(self) -> float | None:
+        """The part of a GPU's memory that a trial or a warm-up may allocate; None where it shares none."""
+        return memory_share(self.resources.get("GPU", 0.0))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The nodes that may work for the sweep, as `ray.nodes` has them."""
+        return [
+            node
+            for node in alive_nodes()
+            if _room(node["Resources"], self.resources) or node["Resources"].get(RESOURCE, 0) > 0
+        ]
+
+    def measuring_place(self, measure_on: str | None, threads: int) -> MeasuringPlace:
+        """What a measurement asks Ray for: a trial's resources, or a node; see `reserved_node` for errors."""
+        if measure_on is not None:
+            return reserved_node(measure_on, threads, alive_nodes())
+        return MeasuringPlace(
+            {"num_cpus": self.resources["CPU"], "num_gpus": self.resources.get("GPU", 0.0)}, ""
+        )
 
     def warmup_options(self, threads: int) -> dict[str, Any]:
         """Options of a warm-up's Ray task, which uses `threads` threads."""
@@ -111,13 +134,20 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
             "address, that both sides have the same Ray and Python, and RAY_AUTH_MODE"
         ) from error
     try:
-        yield check_cluster(config, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        cluster = check_cluster(config, [node["Resources"] for node in alive_nodes()])
+        cluster.measuring_place(config.measure_on, config.latency_threads)
+        yield cluster
     finally:
         ray.shutdown()
         for name, value in before.items():  # Ray sets the mode by itself when it starts
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """The nodes of the cluster that this process is connected to."""
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _check_answers(address: str) -> None:
@@ -163,10 +193,15 @@ def check_cluster(config: SweepConfig, nodes: Sequence[Mapping[str, float]]) -> 
                 "a node; ask for fewer, or take --device cpu"
             )
         request["GPU"] = config.gpus_per_trial
-    slots = sum(int(min(node.get(name, 0.0) / amount for name, amount in request.items())) for node in nodes)
+    slots = sum(_room(node, request) for node in nodes)
     if slots == 0:
         raise InputError(
             f"no node of the cluster has both {config.cpus_per_trial} CPUs and "
             f"{config.gpus_per_trial:g} GPUs for a trial; ask for fewer"
         )
     return Cluster(cpus=cpus, gpus=gpus, device=device, resources=request, slots=slots)
+
+
+def _room(node: Mapping[str, float], request: Mapping[str, float]) -> int:
+    """How many such requests a node has room for."""
+    return int(min(node.get(name, 0.0) / amount for name, amount in request.items()))

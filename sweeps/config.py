@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ class SweepOptions(DataOptions):
     digits, so it does not follow the number of cores."""
     latency_threads: int = 1
     """CPU threads while latency and memory are measured."""
+    measure_on: str | None = None
+    """Device that latency and memory are measured on: cpu, cuda, or a type of accelerator such as A100, of a
+    node that was started by `ray start --resources '{"latency": 1}'` and does nothing else meanwhile. Left
+    out: where a trial may run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,10 @@ class SweepConfig(MethodOptions, SweepOptions):
             raise InputError(f"--gpus-per-trial above 1 must be a whole number, got {self.gpus_per_trial}")
         _check_tradeoffs(self.tradeoffs)
         check_ray_address(self.ray_address)
+        if self.measure_on is not None and not re.fullmatch(r"[\w.:-]+", self.measure_on):
+            raise InputError(
+                f"--measure-on must be cpu, cuda or a type of accelerator, got {self.measure_on!r}"
+            )
         if self.tracking_uri is not None:
             check_tracking_uri(self.tracking_uri)
         if self.resume and self.output is None:

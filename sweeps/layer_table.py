@@ -6,25 +6,24 @@ import ray
 import torch
 from ray.exceptions import RayError
 
-from sweeps.cluster import Cluster
+from sweeps.gpu_share import limit_memory
+from sweeps.measuring import MeasuringPlace
 from sweeps.store import Store
 from sweeps.trial import TrialConfig, latency_stage
 
 
-def measure_layers(trial: TrialConfig, store: Store, cluster: Cluster) -> None:
-    """Measure as a Ray task with a trial's resources; nothing else should run.
+def measure_layers(trial: TrialConfig, store: Store, place: MeasuringPlace) -> None:
+    """Measure as a Ray task; nothing else of the sweep should run.
 
     Args:
         trial: any with the space, the length and the threads.
         store: where the table goes.
-        cluster: what a trial may use.
+        place: where.
 
     Raises:
         RuntimeError: it could not be measured.
     """
-    task = ray.remote(_measure).options(
-        num_cpus=cluster.resources["CPU"], num_gpus=cluster.resources.get("GPU", 0.0)
-    )
+    task = ray.remote(_measure).options(**place.options)
     try:
         ray.get(task.remote(trial, store.root))
     except RayError as error:
@@ -34,4 +33,5 @@ def measure_layers(trial: TrialConfig, store: Store, cluster: Cluster) -> None:
 
 def _measure(trial: TrialConfig, root: Path) -> None:
     torch.set_num_threads(trial.threads)
+    limit_memory(trial.measure_device, None)
     latency_stage(trial, Store(root))

@@ -117,6 +117,7 @@ def build_trials(
             device=device,
             threads=config.cpus_per_trial,
             warmup_threads=config.warmup_threads,
+            measure_on=config.measure_on,
         )
         for tradeoff in extremes_first(preset.tradeoffs)
         for seed in range(config.seed, config.seed + config.seeds)

@@ -23,6 +23,9 @@ MEASURED = (
 )
 """Metrics of a record that measuring its network adds."""
 
+_MEASURED_ON = ("device", "threads", "host", "cpu", "gpu")
+"""What a measurement says of the place where it was made; older ones say less."""
+
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Param]:
     """Nested settings as one level, names joined by dots; lists become JSON texts.
@@ -76,7 +79,7 @@ def trial_record(
     *,
     settings: Mapping[str, Param],
     tags: Mapping[str, str],
-    profile: Mapping[str, float] | None = None,
+    profile: Mapping[str, Any] | None = None,
 ) -> TrialRecord | None:
     """The record of a trial, or None unless it has finished; the same whenever it is made.
 
@@ -109,8 +112,10 @@ def trial_record(
         "retrain_s": retrained.value["retrain_s"],
         "best_epoch": retrained.value["best_epoch"],
     }
+    measured_on = {}
     if profile is not None:
         metrics |= {name: profile[name] for name in MEASURED}
+        measured_on = {f"measured.{name}": str(profile[name]) for name in _MEASURED_ON if name in profile}
     entry = store.entry("retrain", trial.retrain_key(architecture))
     network = entry.directory / NETWORK
     return TrialRecord(
@@ -120,13 +125,13 @@ def trial_record(
         architecture=architecture,
         params={
             **_params(trial, settings),
-            **_measured_layers(trial, searched),
+            **_measured_layers(trial, searched, store),
             **flatten({"architecture": architecture.to_dict()}),
             "architecture_id": architecture.architecture_id,
         },
         metrics=metrics,
         curves=_curves(warmed, searched, retrained),
-        tags={**tags, "architecture_id": architecture.architecture_id},
+        tags={**tags, **measured_on, "architecture_id": architecture.architecture_id},
         artifacts={
             "architecture.json": entry.directory / ARCHITECTURE,
             **{file.name: file for file in sorted(network.iterdir())},
@@ -182,11 +187,13 @@ def _params(trial: TrialConfig, settings: Mapping[str, Param]) -> dict[str, Para
     }
 
 
-def _measured_layers(trial: TrialConfig, searched: Result) -> dict[str, Param]:
+def _measured_layers(trial: TrialConfig, searched: Result, store: Store) -> dict[str, Param]:
     """What a search by latency went by; apart from the settings, which a failed trial has recorded before."""
     if trial.search.resource != "latency":
         return {}
-    return flatten({"layer_latencies_ms": searched.value["latencies_ms"]})
+    table = store.entry("latency", trial.latency_key).result()
+    measured_on = {} if table is None else table.value.get("hardware", {})
+    return flatten({"layer_latencies_ms": searched.value["latencies_ms"], "layer_latencies_on": measured_on})
 
 
 def _curves(*results: Result) -> dict[str, Curve]:

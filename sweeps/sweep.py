@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -23,7 +23,9 @@ from sweeps.cluster import Cluster, available_cpus, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.layer_table import measure_layers
+from sweeps.measuring import MeasuringPlace
 from sweeps.mlflow_store import create_store, ui_command
+from sweeps.nodes import check_nodes
 from sweeps.output import SWEEP, default_output, identify, locked_output
 from sweeps.panels import ChartLabels
 from sweeps.plan import build_trials, plan_text, preset_of, steps_per_epoch
@@ -130,6 +132,7 @@ class _Sweep:
                     **self.data.statistics,
                 },
                 "profile": dataclasses.asdict(self.profile),
+                "measure_on": config.measure_on,
             }
         )
         self.tags = {
@@ -168,6 +171,10 @@ class _Sweep:
             check_store(self.config.tracking_uri, self._database_artifacts)
         # Ray sets a handler of its own for SIGTERM when it starts, so ours comes after it.
         with ray_cluster(self.config) as cluster, _sigterm_as_interrupt():
+            if self.config.ray_address != "local":
+                check_nodes(self.path, cluster.workers())
+            if cluster.device == "cuda":
+                self.settings["gpu_memory_share"] = cluster.memory_share or "none"
             self.trials = build_trials(
                 self.config,
                 self.preset,
@@ -224,9 +231,10 @@ class _Sweep:
         self, cluster: Cluster, recording: TrialRecording, connect: Callable[[], SweepRecorder]
     ) -> int:
         shared = SharedData.put(self.data)
+        share = "" if cluster.memory_share is None else f" and {cluster.memory_share:.0%} of a GPU's memory"
         self.say(
             f"{counted(len(self.trials), 'trial')}, {cluster.slots} at once, on {cluster.device} with "
-            f"{counted(self.config.cpus_per_trial, 'thread')} each"
+            f"{counted(self.config.cpus_per_trial, 'thread')}{share} each"
         )
         for trial in self.trials:
             self._forget_failures(trial)
@@ -274,9 +282,27 @@ class _Sweep:
         for trial in tables.values():
             if self.store.entry("latency", trial.latency_key).result() is None:
                 try:
-                    measure_layers(trial, self.store, cluster)
+                    measure_layers(trial, self.store, self._measuring_place(cluster))
                 except RuntimeError as error:
-                    self.say(f"the layers could not be measured beforehand ({error}); a search will do it")
+                    self._without_layers(trial.latency_key, error)
+
+    def _measuring_place(self, cluster: Cluster) -> MeasuringPlace:
+        """Where to measure now; `RuntimeError` if the node has gone."""
+        try:
+            return cluster.measuring_place(self.config.measure_on, self.config.latency_threads)
+        except InputError as error:
+            raise RuntimeError(str(error)) from error
+
+    def _without_layers(self, latency_key: str, error: RuntimeError) -> None:
+        """Let searches measure the layers themselves, unless they are to be measured elsewhere."""
+        if self.config.measure_on is None:
+            self.say(f"the layers could not be measured beforehand ({error}); a search will do it")
+            return
+        for trial in self.trials:
+            if trial.latency_key == latency_key:
+                self.errors.setdefault(
+                    trial.trial_id, f"the layers could not be measured on {self.config.measure_on}: {error}"
+                )
 
     def _train(self, shared: SharedData, cluster: Cluster, recording: TrialRecording) -> None:
         """Run the trials that have no result; those that deferred to another one come again at the end."""
@@ -301,21 +327,29 @@ class _Sweep:
                     on_end=lambda trial_id: recording.ended(trials[trial_id]),
                 )
 
-    def _measure(self, shared: SharedData, cluster: Cluster) -> tuple[dict[str, dict[str, float]], bool]:
+    def _measure(self, shared: SharedData, cluster: Cluster) -> tuple[dict[str, dict[str, Any]], bool]:
         """Measure each distinct architecture once, alone on the machine; by architecture id, and if all."""
         distinct: dict[str, TrialConfig] = {}
         for trial in sorted(self.trials, key=lambda trial: trial.seed):
             architecture = trial_architecture(trial, self.store)
             if architecture is not None and self._record(trial) is not None:
                 distinct.setdefault(architecture.architecture_id, trial)
-        self.say(f"measuring {counted(len(distinct), 'architecture')}, one at a time, nothing else running")
-        profiles = {}
+        profiles: dict[str, dict[str, Any]] = {}
+        try:
+            place = self._measuring_place(cluster)
+        except RuntimeError as error:
+            self.say(f"nothing could be measured: {error}; go on by --resume when the node is there")
+            return profiles, False
+        self.say(
+            f"measuring {counted(len(distinct), 'architecture')}{place.described}, one at a time, nothing "
+            "else running"
+        )
         for architecture_id, trial in distinct.items():
             architecture = trial_architecture(trial, self.store)
             assert architecture is not None  # it was there when `distinct` was made
             try:
                 profiles[architecture_id] = dict(
-                    measure_network(trial, architecture, self.profile, shared, self.store, cluster)
+                    measure_network(trial, architecture, self.profile, shared, self.store, place)
                 )
             except RuntimeError as error:
                 self.say(f"{architecture_id} could not be measured: {error}")
@@ -401,7 +435,7 @@ class _Sweep:
         return keys
 
     def _record(
-        self, trial: TrialConfig, profiles: dict[str, dict[str, float]] | None = None
+        self, trial: TrialConfig, profiles: dict[str, dict[str, Any]] | None = None
     ) -> TrialRecord | None:
         architecture = trial_architecture(trial, self.store)
         profile = None
@@ -416,7 +450,7 @@ class _Sweep:
             profile=profile,
         )
 
-    def _records(self, profiles: dict[str, dict[str, float]] | None = None) -> list[TrialRecord]:
+    def _records(self, profiles: dict[str, dict[str, Any]] | None = None) -> list[TrialRecord]:
         records = [self._record(trial, profiles) for trial in self.trials]
         return [record for record in records if record is not None]
 

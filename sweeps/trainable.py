@@ -12,6 +12,8 @@ from ray import tune
 from easrec.data.sequences import SplitData
 from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.models.architecture import Architecture
+from sweeps.gpu_share import limit_memory
+from sweeps.hardware import hardware
 from sweeps.store import Entry, EntryBusyError, OnBusy, Store, StoredFailureError, content_key
 from sweeps.trial import NETWORK, TrialConfig, run_trial, warm_stage
 
@@ -34,9 +36,13 @@ class SharedData:
         return SplitData.from_arrays(arrays, rest)
 
 
-def warm(trial: TrialConfig, data: SharedData, root: Path) -> None:
-    """Warm the supernet of a trial's seed; a failure that would repeat itself is left in the store."""
+def warm(trial: TrialConfig, data: SharedData, root: Path, share: float | None) -> None:
+    """Warm the supernet of a trial's seed; a failure that would repeat itself is left in the store.
+
+    `share` is the part of a GPU's memory that it may allocate, see `sweeps.gpu_share`.
+    """
     torch.set_num_threads(trial.warmup_threads)
+    limit_memory(trial.device, share)
     try:
         warm_stage(trial, data.get(), Store(root))
     except StoredFailureError:
@@ -50,8 +56,9 @@ def train(
     data: SharedData,
     root: Path,
     on_busy: OnBusy,
+    share: float | None,
 ) -> None:
-    """The function trainable: one trial, whose results go to the store.
+    """The function trainable: one trial, whose results go to the store; see `warm` for `share`.
 
     Ray is told a status alone: `finished`, `failed` (in a way that would repeat itself, so Ray must not
     retry), or `deferred` when another trial is just retraining the same architecture.
@@ -60,6 +67,7 @@ def train(
     # Processes go from trial to trial. Ray's own choice of threads follows the CPUs of the request; results
     # depend on their number, so it is the trial's.
     torch.set_num_threads(trial.threads)
+    limit_memory(trial.device, share)
     try:
         run_trial(trial, data.get(), Store(root), on_busy=on_busy)
         status = "finished"
@@ -78,7 +86,7 @@ def measure_key(trial: TrialConfig, architecture: Architecture, settings: Profil
             "max_length": trial.search.max_length,
             "data": trial.data_checksum,
             "code": trial.code_version,
-            "device": trial.device,
+            **trial.measuring_settings(),
             "train_batch_size": trial.retrain.batch_size,
             "settings": dataclasses.asdict(settings),
         }
@@ -91,12 +99,15 @@ def measure(
     settings: ProfileConfig,
     data: SharedData,
     root: Path,
-) -> dict[str, float]:
-    """What a retrained network costs on the machine that this runs on; nothing else should run there.
+) -> dict[str, Any]:
+    """What a retrained network costs on the machine that this runs on, and what that machine is.
+
+    Nothing else should run there.
 
     Raises:
         StoredFailureError: measuring failed, and would again.
     """
+    limit_memory(trial.measure_device, None)
     store = Store(root)
     network = store.entry("retrain", trial.retrain_key(architecture)).directory / NETWORK
 
@@ -105,10 +116,10 @@ def measure(
             network,
             data.get(),
             settings,
-            device=trial.device,
+            device=trial.measure_device,
             train_batch_size=trial.retrain.batch_size,
         )
-        return dataclasses.asdict(profile)
+        return dataclasses.asdict(profile) | hardware(trial.measure_device)
 
     key = measure_key(trial, architecture, settings)
     return store.get_or_compute("measure", key, compute, failures=(ValueError,))

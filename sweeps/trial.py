@@ -20,6 +20,7 @@ from easrec.nas.search import SearchConfig, WarmUp, search, warm_up
 from easrec.nas.supernet import Supernet
 from easrec.retrain import RetrainConfig, retrain
 from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
+from sweeps.hardware import hardware, measuring_device
 from sweeps.store import Entry, OnBusy, Store, content_key
 
 TransferFrom = Literal["warm", "searched", "fresh"]
@@ -58,6 +59,8 @@ class TrialConfig:
     """CPU threads of search and retraining; sums in another order give other last digits."""
     warmup_threads: int
     """CPU threads of the warm-up."""
+    measure_on: str | None = None
+    """What latencies are measured on, see `sweeps.measuring`; None: where the trial runs."""
 
     @property
     def tradeoff(self) -> float:
@@ -68,6 +71,16 @@ class TrialConfig:
     def seed(self) -> int:
         """Seed of the warm-up, the search and the retraining."""
         return self.search.seed
+
+    @property
+    def measure_device(self) -> str:
+        """Where latencies are measured: `cpu` or `cuda`."""
+        return self.device if self.measure_on is None else measuring_device(self.measure_on)
+
+    def measuring_settings(self) -> dict[str, Any]:
+        """What measured figures depend on besides what is measured."""
+        chosen = {} if self.measure_on is None else {"measure_on": self.measure_on}
+        return {"device": self.measure_device, **chosen}
 
     def _common(self, threads: int) -> dict[str, Any]:
         return {
@@ -92,7 +105,11 @@ class TrialConfig:
     def search_key(self) -> str:
         """Key of the search."""
         settings = self.search.to_dict()
-        return content_key({**self._common(self.threads), "warm": self.warm_key, "settings": settings})
+        # A search by latency goes by what was measured.
+        measured = self.measuring_settings() if self.search.resource == "latency" else {}
+        return content_key(
+            {**self._common(self.threads), **measured, "warm": self.warm_key, "settings": settings}
+        )
 
     @property
     def latency_key(self) -> str:
@@ -100,6 +117,7 @@ class TrialConfig:
         return content_key(
             {
                 **self._common(self.threads),
+                **self.measuring_settings(),
                 "data": None,
                 "space": self.space.to_dict(),
                 "max_length": self.search.max_length,
@@ -174,8 +192,8 @@ def latency_stage(trial: TrialConfig, store: Store) -> tuple[float, ...]:
     """The median time of a layer of each candidate in ms, measured here unless the store has it; (K,)."""
 
     def compute(entry: Entry) -> dict[str, Any]:
-        table = layer_latencies_ms(trial.space, trial.search.max_length, device=trial.device)
-        return {"latencies_ms": list(table)}
+        table = layer_latencies_ms(trial.space, trial.search.max_length, device=trial.measure_device)
+        return {"latencies_ms": list(table), "hardware": hardware(trial.measure_device)}
 
     return tuple(store.get_or_compute("latency", trial.latency_key, compute)["latencies_ms"])
 
@@ -184,6 +202,10 @@ def _search_config(trial: TrialConfig, store: Store) -> SearchConfig:
     """The settings of a search, with the table of latencies that all searches of a sweep share."""
     if trial.search.resource != "latency" or trial.search.latencies_ms:
         return trial.search
+    if trial.measure_on is not None and store.entry("latency", trial.latency_key).result() is None:
+        raise RuntimeError(
+            f"the layers have not been measured on {trial.measure_on}, and a search may run elsewhere"
+        )
     return dataclasses.replace(trial.search, latencies_ms=latency_stage(trial, store))
 
 

@@ -16,6 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
 from sweeps.cluster import Cluster
+from sweeps.measuring import MeasuringPlace
 from sweeps.store import OnBusy, Store
 from sweeps.trainable import SharedData, measure, train, warm
 from sweeps.trial import TrialConfig
@@ -39,7 +40,7 @@ def warm_supernets(
     task = ray.remote(warm)
     references = {
         key: task.options(max_retries=MAX_RETRIES, **cluster.warmup_options(trial.warmup_threads)).remote(
-            trial, data, store.root
+            trial, data, store.root, cluster.memory_share
         )
         for key, trial in missing.items()
     }
@@ -80,6 +81,7 @@ def train_trials(
         data=data,
         root=store.root,
         on_busy=on_busy,
+        share=cluster.memory_share,
     )
     # Beside the store, since all nodes must see it. Tune's own records are of no use afterwards.
     scratch = store.root.parent / "ray"
@@ -112,20 +114,16 @@ def measure_network(
     settings: ProfileConfig,
     data: SharedData,
     store: Store,
-    cluster: Cluster,
-) -> Mapping[str, float]:
-    """What a network costs, measured as a Ray task with a trial's resources while nothing else runs.
+    place: MeasuringPlace,
+) -> Mapping[str, Any]:
+    """What a network costs and on what, measured as a Ray task while nothing else of the sweep runs.
 
     Raises:
         RuntimeError: it could not be measured.
     """
-    task = ray.remote(measure).options(
-        num_cpus=cluster.resources["CPU"],
-        num_gpus=cluster.resources.get("GPU", 0.0),
-        max_retries=MAX_RETRIES,
-    )
+    task = ray.remote(measure).options(max_retries=MAX_RETRIES, **place.options)
     try:
-        figures: dict[str, float] = ray.get(task.remote(trial, architecture, settings, data, store.root))
+        figures: dict[str, Any] = ray.get(task.remote(trial, architecture, settings, data, store.root))
     except RayError as error:
         raise RuntimeError(_sentence(error)) from error
     return figures

@@ -18,6 +18,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from sweeps.cluster import Cluster
 from sweeps.config import SweepConfig
+from sweeps.measuring import MeasuringPlace
 from sweeps.records import MEASURED
 from sweeps.store import Store, StoredFailureError
 from sweeps.sweep import run_sweep
@@ -52,7 +53,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 warm_stage(trial, shared.data, store)
         return {}
 
-    def layers(trial: TrialConfig, store: Store, cluster: Cluster) -> None:
+    def layers(trial: TrialConfig, store: Store, place: MeasuringPlace) -> None:
         asked.append("layers")
         latency_stage(trial, store)
 
@@ -109,8 +110,16 @@ def run(config: SweepConfig) -> tuple[int, str]:
 
 
 def mlflow_params(output: Path) -> dict[str, set[str]]:
+    return _values(output, "params")
+
+
+def mlflow_tags(output: Path) -> dict[str, set[str]]:
+    return _values(output, "tags")
+
+
+def _values(output: Path, table: str) -> dict[str, set[str]]:
     with sqlite3.connect(output / "mlflow.db") as database:
-        rows = database.execute("select key, value from params").fetchall()
+        rows = database.execute(f"select key, value from {table}").fetchall()
     found: dict[str, set[str]] = {}
     for name, value in rows:
         found.setdefault(name, set()).add(value)

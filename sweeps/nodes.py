@@ -1,0 +1,92 @@
+"""Whether the nodes of a cluster can work for a sweep: asked of each before anything is computed."""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from easrec.errors import InputError
+from sweeps.store import code_version
+
+_ANSWER_S = 120.0
+"""Seconds for a node to start a process and import torch."""
+_APPEARS_S = 5.0
+"""Seconds that a file may take to appear on another node of a shared file system."""
+
+
+def check_nodes(directory: Path, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """See that nodes read what is written in a directory here, and run the same program.
+
+    Args:
+        directory: of the sweep.
+        nodes: those that will work for it, as `ray.nodes` has them.
+
+    Raises:
+        InputError: names the node that cannot, and why.
+    """
+    ours = _program()
+    with _marker(directory) as marker:
+        task = ray.remote(_look)
+        answers = [
+            task.options(
+                num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(marker)
+            for node in nodes
+        ]
+        for node, answer in zip(nodes, answers, strict=True):
+            address = node["NodeManagerAddress"]
+            try:
+                sees, program = ray.get(answer, timeout=_ANSWER_S)
+            except GetTimeoutError as error:
+                raise InputError(
+                    f"the node {address} of the cluster did not answer within {_ANSWER_S:g} s; see what "
+                    "holds it up, or take it out of the cluster"
+                ) from error
+            except RayError as error:
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                raise InputError(
+                    f"the node {address} of the cluster cannot run easrec ({lines[-1][:200]}); install it "
+                    "there too, or send the sweep by `ray job submit` with its code"
+                ) from error
+            if program != ours:
+                raise InputError(
+                    f"the node {address} of the cluster has easrec {program} and this machine {ours}; "
+                    "install the same on all"
+                )
+            if not sees:
+                raise InputError(
+                    f"the node {address} of the cluster does not see the output directory {directory}; "
+                    "choose an --output that all nodes share"
+                )
+
+
+def _program() -> str:
+    """What must be the same everywhere: torch may be built for CPUs here and for GPUs there."""
+    return code_version().partition("+")[0]
+
+
+@contextmanager
+def _marker(directory: Path) -> Iterator[Path]:
+    # A new name each time: file systems remember that a name was missing.
+    marker = directory / f".seen-{uuid.uuid4().hex}"
+    marker.touch()
+    try:
+        yield marker
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _look(marker: Path) -> tuple[bool, str]:
+    """Whether a file is seen here, and the program that runs here."""
+    deadline_s = time.monotonic() + _APPEARS_S
+    while not marker.exists():
+        if time.monotonic() > deadline_s:
+            return False, _program()
+        time.sleep(0.2)
+    return True, _program()
