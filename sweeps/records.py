@@ -112,7 +112,7 @@ def trial_record(
     if profile is not None:
         metrics |= {name: profile[name] for name in MEASURED}
     entry = store.entry("retrain", trial.retrain_key(architecture))
-    network = entry.directory / NETWORK
+    network = entry.path(NETWORK)
     return TrialRecord(
         trial_id=trial.trial_id,
         tradeoff=trial.tradeoff,
@@ -128,7 +128,7 @@ def trial_record(
         curves=_curves(warmed, searched, retrained),
         tags={**tags, "architecture_id": architecture.architecture_id},
         artifacts={
-            "architecture.json": entry.directory / ARCHITECTURE,
+            "architecture.json": entry.path(ARCHITECTURE),
             **{file.name: file for file in sorted(network.iterdir())},
         },
         start_ms=searched.start_ms,

@@ -274,11 +274,11 @@ class SweepDirectory(SweepSource):
                 f"use {self.facts.program}, or name the trial's run by --run"
             )
         entry = self.store.entry("retrain", trials[trial_id].retrain_key(architecture))
-        return entry.directory / NETWORK
+        return entry.path(NETWORK)
 
     def supernet(self, trial: TrialConfig) -> Path:
         """See `SweepSource.supernet`."""
-        path = self.store.entry("warm", trial.warm_key).directory / SUPERNET
+        path = self.store.entry("warm", trial.warm_key).path(SUPERNET)
         if not path.is_file():
             raise InputError(f"the warm supernet of seed {trial.seed} is missing: there is no {path}")
         return path

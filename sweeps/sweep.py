@@ -314,7 +314,7 @@ class _Sweep:
         results = write_results(frame, failed, self.path, labels)
         warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
         supernets = {
-            f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).directory / SUPERNET
+            f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).path(SUPERNET)
             for seed, key in warm_keys.items()
         }
         num_retrainings = len(self._retrainings())

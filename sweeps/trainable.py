@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,7 +11,7 @@ from ray import tune
 from easrec.data.sequences import SplitData
 from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.models.architecture import Architecture
-from sweeps.store import Entry, EntryBusyError, OnBusy, Store, StoredFailureError, content_key
+from sweeps.store import EntryBusyError, OnBusy, Store, StoredFailureError, Workspace, content_key
 from sweeps.trial import NETWORK, TrialConfig, run_trial, warm_stage
 
 
@@ -34,11 +33,11 @@ class SharedData:
         return SplitData.from_arrays(arrays, rest)
 
 
-def warm(trial: TrialConfig, data: SharedData, root: Path) -> None:
+def warm(trial: TrialConfig, data: SharedData, store: Store) -> None:
     """Warm the supernet of a trial's seed; a failure that would repeat itself is left in the store."""
     torch.set_num_threads(trial.warmup_threads)
     try:
-        warm_stage(trial, data.get(), Store(root))
+        warm_stage(trial, data.get(), store.owned_by(f"warm-up {trial.warm_key}"))
     except StoredFailureError:
         return  # the driver reads why from the store, as for trials
 
@@ -48,7 +47,7 @@ def train(
     *,
     trials: Mapping[str, TrialConfig],
     data: SharedData,
-    root: Path,
+    store: Store,
     on_busy: OnBusy,
 ) -> None:
     """The function trainable: one trial, whose results go to the store.
@@ -61,7 +60,7 @@ def train(
     # depend on their number, so it is the trial's.
     torch.set_num_threads(trial.threads)
     try:
-        run_trial(trial, data.get(), Store(root), on_busy=on_busy)
+        run_trial(trial, data.get(), store.owned_by(f"trial {trial.trial_id}"), on_busy=on_busy)
         status = "finished"
     except EntryBusyError:
         status = "deferred"
@@ -90,17 +89,16 @@ def measure(
     architecture: Architecture,
     settings: ProfileConfig,
     data: SharedData,
-    root: Path,
+    store: Store,
 ) -> dict[str, float]:
     """What a retrained network costs on the machine that this runs on; nothing else should run there.
 
     Raises:
         StoredFailureError: measuring failed, and would again.
     """
-    store = Store(root)
-    network = store.entry("retrain", trial.retrain_key(architecture)).directory / NETWORK
+    network = store.entry("retrain", trial.retrain_key(architecture)).path(NETWORK)
 
-    def compute(entry: Entry) -> dict[str, Any]:
+    def compute(workspace: Workspace) -> dict[str, Any]:
         profile = profile_network(
             network,
             data.get(),

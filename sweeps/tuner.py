@@ -5,6 +5,7 @@ restore: running again reads what the store has and computes what it lacks.
 """
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ def warm_supernets(
     task = ray.remote(warm)
     references = {
         key: task.options(max_retries=MAX_RETRIES, **cluster.warmup_options(trial.warmup_threads)).remote(
-            trial, data, store.root
+            trial, data, store
         )
         for key, trial in missing.items()
     }
@@ -78,18 +79,19 @@ def train_trials(
         train,
         trials={trial.trial_id: trial for trial in trials},
         data=data,
-        root=store.root,
+        store=store,
         on_busy=on_busy,
     )
-    # Beside the store, since all nodes must see it. Tune's own records are of no use afterwards.
-    scratch = store.root.parent / "ray"
+    # Tune's own records are of no use afterwards, and since trials report no checkpoint to Ray, they stay on
+    # this machine.
+    scratch = tempfile.mkdtemp(prefix="easrec-ray-")
     tuner = tune.Tuner(
         tune.with_resources(trainable, cluster.resources),
         param_space={"trial": tune.grid_search([trial.trial_id for trial in trials])},
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"trials-{time.time_ns()}",
-            storage_path=str(scratch),
+            storage_path=scratch,
             verbose=0,
             callbacks=[_OnEnd(on_end)],
             failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
@@ -125,7 +127,7 @@ def measure_network(
         max_retries=MAX_RETRIES,
     )
     try:
-        figures: dict[str, float] = ray.get(task.remote(trial, architecture, settings, data, store.root))
+        figures: dict[str, float] = ray.get(task.remote(trial, architecture, settings, data, store))
     except RayError as error:
         raise RuntimeError(_sentence(error)) from error
     return figures

@@ -97,8 +97,8 @@ def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> Fini
         )
         assert record is not None
         records.append(record)
-        supernets[f"supernet-seed{trial.seed}.safetensors"] = (
-            store.entry("warm", trial.warm_key).directory / SUPERNET
+        supernets[f"supernet-seed{trial.seed}.safetensors"] = store.entry("warm", trial.warm_key).path(
+            SUPERNET
         )
     failed = FailedTrial(
         trial_id="f" * 16,

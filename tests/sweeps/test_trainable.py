@@ -12,7 +12,7 @@ from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
 from sweeps import trainable
 from sweeps.presets import quick
-from sweeps.store import EntryBusyError, StoredFailureError
+from sweeps.store import EntryBusyError, Store, StoredFailureError
 from sweeps.trainable import SharedData, measure_key
 from sweeps.trial import TrialConfig
 
@@ -62,8 +62,10 @@ def test_trials_and_warm_ups_have_their_own_threads(
     monkeypatch.setattr(trainable, "warm_stage", record)
     monkeypatch.setattr(trainable.tune, "report", lambda metrics: None)
     trial = a_trial()
-    trainable.train({"trial": "t"}, trials={"t": trial}, data=NoData(None), root=tmp_path, on_busy="wait")
-    trainable.warm(trial, NoData(None), tmp_path)
+    trainable.train(
+        {"trial": "t"}, trials={"t": trial}, data=NoData(None), store=Store(tmp_path), on_busy="wait"
+    )
+    trainable.warm(trial, NoData(None), Store(tmp_path))
     assert threads == [2, 3]
 
 
@@ -87,7 +89,7 @@ def test_ray_is_told_a_status_alone(
     monkeypatch.setattr(trainable, "run_trial", run_trial)
     monkeypatch.setattr(trainable.tune, "report", told.append)
     trainable.train(
-        {"trial": "t"}, trials={"t": a_trial()}, data=NoData(None), root=tmp_path, on_busy="defer"
+        {"trial": "t"}, trials={"t": a_trial()}, data=NoData(None), store=Store(tmp_path), on_busy="defer"
     )
     assert told == [{"status": status}]
 
