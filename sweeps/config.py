@@ -11,6 +11,7 @@ from typing import Any, Literal
 from easrec.errors import InputError
 from sweeps.data_options import DataOptions, option
 from sweeps.method_options import MethodOptions
+from sweeps.storage_url import check_storage_url
 
 __all__ = ["SweepConfig", "SweepOptions", "option"]
 
@@ -34,9 +35,13 @@ class SweepOptions(DataOptions):
     the paper's Table II, meant for a GPU."""
     output: Path | None = None
     """Directory of the results. Left out: runs/lambda-sweep-DATASET-PRESET-TIME."""
+    storage: str | None = None
+    """Where results and checkpoints of all stages go: an absolute directory, file:///DIRECTORY,
+    s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, which every node reaches; sweeps may share one. Left out: the
+    output directory."""
     ray_address: str = "local"
-    """local: a Ray of its own on this machine. auto, or HOST:PORT: join that cluster; the output directory
-    must then be one that all its nodes see."""
+    """local: a Ray of its own on this machine. auto, or HOST:PORT: join that cluster; without --storage the
+    output directory must then be one that all its nodes see."""
     resume: bool = False
     """Go on with the sweep in --output: what is finished there is not repeated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -81,6 +86,8 @@ class SweepConfig(MethodOptions, SweepOptions):
         if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
             raise InputError(f"--gpus-per-trial above 1 must be a whole number, got {self.gpus_per_trial}")
         _check_tradeoffs(self.tradeoffs)
+        if self.storage is not None:
+            check_storage_url(self.storage)
         if self.resume and self.output is None:
             raise InputError("--resume needs --output: the directory of the sweep to go on with")
 

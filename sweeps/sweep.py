@@ -23,7 +23,8 @@ from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.layer_table import measure_layers
 from sweeps.mlflow_store import create_store, ui_command
-from sweeps.output import SWEEP, SweepIdentity, default_output, identify, locked_output
+from sweeps.objects import ObjectStore, StorageError, open_storage
+from sweeps.output import STORE, SWEEP, SweepIdentity, default_output, identify, locked_output
 from sweeps.panels import ChartLabels
 from sweeps.plan import build_trials, plan_text, preset_of, steps_per_epoch
 from sweeps.presets import Preset
@@ -33,6 +34,7 @@ from sweeps.records import failed_record, failure, flatten, trial_architecture, 
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
+from sweeps.shared_storage import shared_store
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
 from sweeps.summary import counted, counts_text, results_table, table_legend
 from sweeps.tracking import SweepRecorder
@@ -58,6 +60,8 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     # Rich takes a file or a pipe for 80 columns wide and would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 120)
     preset = preset_of(config)
+    # Before the data are read, which may take long.
+    objects = None if config.storage is None or config.plan else open_storage(config.storage)
     data = load_data(config, preset)
     if config.plan:
         device = config.device
@@ -75,17 +79,20 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         config = dataclasses.replace(config, output=path)
         try:
             with _sigterm_as_interrupt():
-                return _Sweep(config, preset, data, path, console).run()
-        except KeyboardInterrupt:
+                return _Sweep(config, preset, data, path, objects, console).run()
+        except (KeyboardInterrupt, StorageError) as end:
             # Stopped before the sweep was written down, there is nothing to resume.
             command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
+            because, status = f": {end}", 1
+            if isinstance(end, KeyboardInterrupt):
+                because, status = "", INTERRUPTED
             console.print(
-                f"\nstopped; what is finished is kept. Go on with:\n  {command}",
+                f"\nstopped{because}; what is finished is kept. Go on with:\n  {command}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
-            return INTERRUPTED
+            return status
 
 
 @contextmanager
@@ -102,7 +109,13 @@ class _Sweep:
     """One run of the program over a sweep's directory."""
 
     def __init__(
-        self, config: SweepConfig, preset: Preset, data: SweepData, path: Path, console: Console
+        self,
+        config: SweepConfig,
+        preset: Preset,
+        data: SweepData,
+        path: Path,
+        objects: ObjectStore | None,
+        console: Console,
     ) -> None:
         self.config = config
         self.preset = preset
@@ -112,7 +125,8 @@ class _Sweep:
         self.described = data.described
         self.path = path
         self.console = console
-        self.store = Store(path / "store")
+        self.objects = objects
+        self.store = Store(path / STORE)
         self.start_s = time.monotonic()
         self.accuracy = f"valid/{selection_protocol(self.data)}/ndcg_at_10"
         self.profile = ProfileConfig(threads=config.latency_threads, repeats=preset.latency_repeats)
@@ -163,6 +177,8 @@ class _Sweep:
                 "others users who have not met every item)"
             )
         self.say(f"output: {self.path}")
+        if self.objects is not None:
+            self.say(f"storage: {self.objects.url}")
         # Ray sets a handler of its own for SIGTERM when it starts, so ours comes after it.
         with ray_cluster(self.config) as cluster, _sigterm_as_interrupt():
             self.trials = build_trials(
@@ -178,7 +194,10 @@ class _Sweep:
                 "device": cluster.device,
                 "preset in full": content_key(dataclasses.asdict(self.preset)),
             }
+            if self.objects is not None:
+                self.store = shared_store(self.objects)
             identity = identify(self.path, self.config, facts, licence=self.licence)
+            self.store.refresh()
             self.items.save(self.path / ITEMS)
             with ThreadPoolExecutor(max_workers=1) as pool:
                 # MLflow takes seconds to make its database: meanwhile the warm-up trains.
@@ -261,6 +280,7 @@ class _Sweep:
         """Run the trials that have no result; those that deferred to another one come again at the end."""
         passes: tuple[OnBusy, ...] = ("defer", "wait")
         for on_busy in passes:
+            self.store.refresh()
             missing = [
                 trial
                 for trial in self.trials
@@ -385,6 +405,7 @@ class _Sweep:
     def _record_finished(self) -> None:
         """Write the trials that have finished since the last call into MLflow."""
         assert self.recorder is not None  # made before the first trial starts
+        self.store.refresh()
         for trial in self.trials:
             if trial.trial_id in self.recorded:
                 continue
