@@ -27,6 +27,9 @@ T = TypeVar("T")
 _RETRY_AFTER_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Pauses before what failed is tried again; the client of an object store has tried some times by itself."""
 
+_GS_TRIES_S = 10
+"""Seconds for which the client of gs:// tries by itself."""
+
 _CHUNK = 2**20
 
 _REASONS = (
@@ -37,6 +40,7 @@ _REASONS = (
     ("SIGNATURE_DOES_NOT_MATCH", "the secret key is not that of the access key"),
     ("NETWORK_CONNECTION", "nothing answers there"),
     ("Bucket '", "there is no such bucket"),
+    ("OAuth2 access token", "there are no credentials"),
 )
 
 logger = logging.getLogger(__name__)
@@ -231,8 +235,7 @@ def open_storage(url: str, *, writable: bool = True) -> ObjectStore:
     check_storage_url(url)
     url = url.rstrip("/")
     try:
-        address = Path(url).as_uri() if url.startswith("/") else url
-        filesystem, root = fs.FileSystem.from_uri(address)
+        filesystem, root = fs.FileSystem.from_uri(_address(url))
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(_refusal(url, error)) from error
     objects = ObjectStore(url, filesystem, root.rstrip("/"))
@@ -241,6 +244,16 @@ def open_storage(url: str, *, writable: bool = True) -> ObjectStore:
     else:
         objects.check_readable()
     return objects
+
+
+def _address(url: str) -> str:
+    """The URL as the client of the object store takes it."""
+    if url.startswith("/"):
+        return Path(url).as_uri()
+    if url.startswith("gs://") and "retry_limit_seconds" not in url:
+        # Its client would try for a quarter of an hour, also without credentials.
+        return f"{url}{'&' if '?' in url else '?'}retry_limit_seconds={_GS_TRIES_S}"
+    return url
 
 
 def _reason(error: BaseException) -> str:

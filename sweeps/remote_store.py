@@ -16,11 +16,11 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -45,6 +45,8 @@ from sweeps.store import (
     Workspace,
     now_ms,
 )
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,21 @@ class _Checkpoint:
         except (ValueError, KeyError, TypeError) as error:
             raise IncompleteError(f"what it holds is no checkpoint ({error})") from error
         return cls(start_ms, report, manifest_from_dict(files))
+
+
+def _read(objects: ObjectStore, name: str, parse: Callable[[bytes], T]) -> T | None:
+    """What an object holds, or None where there is none; raises `IncompleteError` if it cannot be parsed."""
+    for tries_left in (2, 1, 0):
+        data = objects.read(name)
+        if data is None:
+            return None
+        try:
+            return parse(data)
+        except IncompleteError:
+            # One that is replaced while it is read may come out with the length of the one before.
+            if tries_left == 0:
+                raise
+    raise AssertionError("the last round returns or raises")
 
 
 def _json(values: dict[str, Any]) -> bytes:
@@ -168,13 +185,12 @@ class RemoteStore(Store):
             return self._known[place]
         if self._watched is not None and place not in self._watched.finished:
             return None
-        data = self.objects.read(f"{place}.json")
-        if data is None:
-            return None
         try:
-            found = _Finished.from_json(data)
+            found = _read(self.objects, f"{place}.json", _Finished.from_json)
         except IncompleteError as error:
             raise self._unusable(place, error) from error
+        if found is None:
+            return None
         self._known[place] = found
         self.coordinator.finished(place)
         return found
@@ -317,11 +333,10 @@ class _RemoteEntry(Entry):
 
     def _restore(self, directory: Path) -> _Checkpoint | None:
         """Download the last whole checkpoint into an empty directory."""
-        data = self._objects.read(f"{self.place}/checkpoint.json")
-        if data is None:
-            return None
         try:
-            checkpoint = _Checkpoint.from_json(data)
+            checkpoint = _read(self._objects, f"{self.place}/checkpoint.json", _Checkpoint.from_json)
+            if checkpoint is None:
+                return None
             for name, stored in checkpoint.files.items():
                 download_file(self._objects, f"{self.place}/checkpoint", stored, directory / name)
         except IncompleteError as error:
