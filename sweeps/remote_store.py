@@ -179,11 +179,11 @@ class RemoteStore(Store):
             finished = before.finished
         self._watched = _Watched(state.coordinator, finished | state.finished, state.running)
 
-    def finished(self, place: str) -> _Finished | None:
-        """What a place holds, or None while it is not finished."""
+    def finished(self, place: str, *, ask: bool = False) -> _Finished | None:
+        """What a place holds, or None while it is not finished; `ask` the object store in any case."""
         if place in self._known:
             return self._known[place]
-        if self._watched is not None and place not in self._watched.finished:
+        if not ask and self._watched is not None and place not in self._watched.finished:
             return None
         try:
             found = _read(self.objects, f"{place}.json", _Finished.from_json)
@@ -254,7 +254,7 @@ class _RemoteEntry(Entry):
 
     def result(self) -> Result | None:
         """See `Entry.result`."""
-        finished = self._store.finished(self.place)
+        finished = self._store.finished(self.place, ask=self._lease is not None)
         return None if finished is None else finished.result
 
     def activity(self) -> Activity | None:
@@ -315,10 +315,10 @@ class _RemoteEntry(Entry):
             shutil.rmtree(workspace.checkpoints, ignore_errors=True)
             files = upload_files(self._objects, f"{self.place}/files", workspace.directory, known={})
         # Of two that were computed at once the first stays, so that figures that were read do not change.
-        if self._objects.read(f"{self.place}.json") is None:
+        if self._store.finished(self.place, ask=True) is None:
             self._objects.write(f"{self.place}.json", _Finished(result, files).to_json())
             self._keep(workspace.directory, files)
-        self._store.coordinator.finished(self.place)
+            self._store.coordinator.finished(self.place)
         if result.error is None:
             self._objects.delete(f"{self.place}/checkpoint.json")
             self._objects.delete_folder(f"{self.place}/checkpoint")
