@@ -112,6 +112,7 @@ def test_a_sweep_whose_results_lie_in_a_storage_is_exported_from_there(
 ) -> None:
     monkeypatch.setenv("EASREC_CACHE_DIR", str(tmp_path / "cache"))
     storage = tmp_path / "storage"
+    storage.mkdir()
     options: dict[str, Any] = {"seeds": 1, "retrain_epochs": 1}
     kept = finish_sweep(tmp_path / "kept", **options)
     stored = finish_sweep(tmp_path / "stored", storage=str(storage), **options)
