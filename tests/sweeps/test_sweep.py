@@ -191,7 +191,7 @@ def test_a_sweep_with_a_storage_keeps_results_there_and_the_rest_with_the_driver
     assert status == 0, text
     assert "2 of 2 trials are trained already" in text
     assert pd.read_parquet(output / "results.parquet").equals(before)
-    with pytest.raises(InputError, match="--storage was .* and is now None"):
+    with pytest.raises(InputError, match=r"--storage was .* and is now None"):
         run(SweepConfig(**{**vars(resumed), "storage": None}))
 
 
