@@ -77,13 +77,11 @@ def _check_nodes(objects: ObjectStore, nodes: list[dict[str, Any]]) -> None:
     objects.write(name, b"easrec")
     task = ray.remote(_sees)
     try:
-        answers = {
-            node["NodeManagerHostname"]: task.options(
-                num_cpus=0, scheduling_strategy=_on_node(node["NodeID"])
-            ).remote(objects, name)
-            for node in nodes
-        }
-        for host, answer in answers.items():
+        answers = []
+        for node in nodes:
+            on_it = task.options(num_cpus=0, scheduling_strategy=_on_node(node["NodeID"]))
+            answers.append((node["NodeManagerHostname"], on_it.remote(objects, name)))
+        for host, answer in answers:
             try:
                 sees = ray.get(answer, timeout=_NODES_ANSWER_S)
             except (GetTimeoutError, RayError) as error:
