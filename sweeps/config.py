@@ -13,6 +13,7 @@ from easrec.errors import InputError
 from sweeps.addresses import check_ray_address, check_tracking_uri, masked
 from sweeps.data_options import DataOptions, option
 from sweeps.method_options import MethodOptions
+from sweeps.storage_url import check_storage_url
 
 __all__ = ["SweepConfig", "SweepOptions", "option"]
 
@@ -36,9 +37,14 @@ class SweepOptions(DataOptions):
     the paper's Table II, meant for a GPU."""
     output: Path | None = None
     """Directory of the results. Left out: runs/lambda-sweep-DATASET-PRESET-TIME."""
+    storage: str | None = None
+    """Where results and checkpoints of all stages go: an absolute directory, file:///DIRECTORY,
+    s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, which every node reaches; sweeps may share one. Left out: the
+    output directory."""
     ray_address: str = "local"
     """local: a Ray of its own on this machine. HOST:PORT: join that cluster; auto: the one that RAY_ADDRESS
-    names, or that runs on this machine. The output directory must then be one that all its nodes see."""
+    names, or that runs on this machine. Without --storage the output directory must then be one that all its
+    nodes see."""
     tracking_uri: str | None = None
     """Where MLflow records: http://HOST:PORT of a server, or a database such as
     postgresql+psycopg://USER@HOST/NAME. Only this process writes there. Left out: mlflow.db in the output
@@ -98,6 +104,8 @@ class SweepConfig(MethodOptions, SweepOptions):
             )
         if self.tracking_uri is not None:
             check_tracking_uri(self.tracking_uri)
+        if self.storage is not None:
+            check_storage_url(self.storage)
         if self.resume and self.output is None:
             raise InputError("--resume needs --output: the directory of the sweep to go on with")
 

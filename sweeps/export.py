@@ -24,6 +24,7 @@ from sweeps.export_config import ExportConfig
 from sweeps.intervals import Estimate, accuracy_estimates, largest_difference
 from sweeps.mlflow_store import create_store
 from sweeps.model_card import CardFacts, model_card
+from sweeps.output import STORE
 from sweeps.plan import preset_of
 from sweeps.registry import CARD, Registered, mlflow_at, network_run, register, signature_text
 from sweeps.resize import parse_architecture, resize
@@ -127,8 +128,8 @@ def _open(config: ExportConfig, client: "MlflowClient | None", scratch: Path) ->
             )
         if config.output is None:
             home = Path("runs", "exports", source.run.info.run_id)
-            return _Opened(source, trial_id, home, Store(home / "store"))
-        return _Opened(source, trial_id, config.output / "export", Store(config.output / "store"))
+            return _Opened(source, trial_id, home, Store(home / STORE))
+        return _Opened(source, trial_id, config.output / "export", SweepDirectory(config.output).store)
     assert config.output is not None  # `check` has seen to it
     directory = SweepDirectory(config.output, log=config.data)
     return _Opened(directory, None, config.output / "export", directory.store)

@@ -1,7 +1,5 @@
 """What a layer of each candidate takes, measured once for all searches of a sweep that trade latency."""
 
-from pathlib import Path
-
 import ray
 import torch
 from ray.exceptions import RayError
@@ -25,13 +23,13 @@ def measure_layers(trial: TrialConfig, store: Store, place: MeasuringPlace) -> N
     """
     task = ray.remote(_measure).options(**place.options)
     try:
-        ray.get(task.remote(trial, store.root))
+        ray.get(task.remote(trial, store))
     except RayError as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RuntimeError(lines[-1]) from error
 
 
-def _measure(trial: TrialConfig, root: Path) -> None:
+def _measure(trial: TrialConfig, store: Store) -> None:
     torch.set_num_threads(trial.threads)
     limit_memory(trial.measure_device, None)
-    latency_stage(trial, Store(root))
+    latency_stage(trial, store)

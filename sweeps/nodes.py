@@ -20,11 +20,11 @@ _APPEARS_S = 5.0
 """Seconds that a file may take to appear on another node of a shared file system."""
 
 
-def check_nodes(directory: Path, nodes: Sequence[Mapping[str, Any]]) -> None:
+def check_nodes(directory: Path | None, nodes: Sequence[Mapping[str, Any]]) -> None:
     """See that nodes read what is written in a directory here, and run the same program.
 
     Args:
-        directory: of the sweep.
+        directory: of the sweep; None where they need not see it.
         nodes: those that will work for it, as `ray.nodes` has them.
 
     Raises:
@@ -72,7 +72,10 @@ def _program() -> str:
 
 
 @contextmanager
-def _marker(directory: Path) -> Iterator[Path]:
+def _marker(directory: Path | None) -> Iterator[Path | None]:
+    if directory is None:
+        yield None
+        return
     # A new name each time: file systems remember that a name was missing.
     marker = directory / f".seen-{uuid.uuid4().hex}"
     marker.touch()
@@ -82,10 +85,10 @@ def _marker(directory: Path) -> Iterator[Path]:
         marker.unlink(missing_ok=True)
 
 
-def _look(marker: Path) -> tuple[bool, str]:
-    """Whether a file is seen here, and the program that runs here."""
+def _look(marker: Path | None) -> tuple[bool, str]:
+    """Whether a file is seen here, if there is one, and the program that runs here."""
     deadline_s = time.monotonic() + _APPEARS_S
-    while not marker.exists():
+    while marker is not None and not marker.exists():
         if time.monotonic() > deadline_s:
             return False, _program()
         time.sleep(0.2)

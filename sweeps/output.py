@@ -19,6 +19,9 @@ from sweeps.store import now_ms
 SWEEP = "sweep.json"
 """What a sweep's directory and its MLflow run call the file that says what the sweep is."""
 
+STORE = "store"
+"""Directory within it for the results of stages, unless they go to a storage of their own."""
+
 _LOCK = ".lock"
 
 

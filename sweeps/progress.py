@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
-from easrec.files import read_json
 from sweeps.records import trial_architecture
 from sweeps.results import FailedTrial
 from sweeps.store import Entry, Result, Store
 from sweeps.summary import counted
-from sweeps.trial import PROGRESS, TrialConfig
+from sweeps.trial import TrialConfig
 
 StageName = Literal["warm-up", "search", "retraining"]
 Status = Literal["waiting", "running", "finished", "failed"]
@@ -77,6 +76,7 @@ class Watcher:
 
     def snapshot(self) -> Snapshot:
         """The present state."""
+        self._store.refresh()
         stages: dict[str, StageState] = {}
         finished = failed = unknown = 0
         for trial in self._trials:
@@ -99,10 +99,9 @@ class Watcher:
                 entry = self._store.entry("retrain", trial.retrain_key(architecture))
                 chain.append(("retraining", entry, trial_label(trial), trial.retrain.max_epochs))
             for stage, entry, label, num_epochs in chain:
-                key = str(entry.directory)
-                if key not in stages:
-                    stages[key] = self._state(stage, entry, label, num_epochs)
-            states = [stages[str(entry.directory)] for _, entry, _, _ in chain]
+                if entry.place not in stages:
+                    stages[entry.place] = self._state(stage, entry, label, num_epochs)
+            states = [stages[entry.place] for _, entry, _, _ in chain]
             if any(state.status == "failed" for state in states):
                 failed += 1
             elif architecture is None:
@@ -112,9 +111,8 @@ class Watcher:
         return Snapshot(stages, len(self._trials), finished, failed, unknown)
 
     def _state(self, stage: StageName, entry: Entry, label: str, num_epochs: int) -> StageState:
-        key = str(entry.directory)
-        if key in self._finished:
-            return self._finished[key]
+        if entry.place in self._finished:
+            return self._finished[entry.place]
         result = entry.result()
         if result is not None:
             durations = tuple(epoch["duration_s"] for epoch in result.value.get("epochs", ()))
@@ -127,23 +125,15 @@ class Watcher:
                 durations,
                 _outcome(stage, result),
             )
-            self._finished[key] = state
+            self._finished[entry.place] = state
             return state
         # A report of an earlier, killed attempt counts as well: the stage resumes after that epoch.
-        report = _latest_report(entry) or {"epoch": 0, "duration_s": None}
+        activity = entry.activity()
+        report = (activity and activity.report) or {"epoch": 0, "duration_s": None}
         durations = () if report["duration_s"] is None else (report["duration_s"],)
-        attempts = entry.attempts()
-        running = attempts is not None and attempts[1] >= self._since_ms
+        running = activity is not None and activity.start_ms >= self._since_ms
         status: Status = "running" if running else "waiting"
         return StageState(stage, label, status, report["epoch"], num_epochs, durations, "")
-
-
-def _latest_report(entry: Entry) -> dict[str, Any] | None:
-    try:
-        report: dict[str, Any] = read_json(entry.directory / PROGRESS)
-    except FileNotFoundError:
-        return None
-    return report
 
 
 def _outcome(stage: StageName, result: Result) -> str:

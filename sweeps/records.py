@@ -117,7 +117,7 @@ def trial_record(
         metrics |= {name: profile[name] for name in MEASURED}
         measured_on = {f"measured.{name}": str(profile[name]) for name in _MEASURED_ON if name in profile}
     entry = store.entry("retrain", trial.retrain_key(architecture))
-    network = entry.directory / NETWORK
+    network = entry.path(NETWORK)
     return TrialRecord(
         trial_id=trial.trial_id,
         tradeoff=trial.tradeoff,
@@ -133,7 +133,7 @@ def trial_record(
         curves=_curves(warmed, searched, retrained),
         tags={**tags, **measured_on, "architecture_id": architecture.architecture_id},
         artifacts={
-            "architecture.json": entry.directory / ARCHITECTURE,
+            "architecture.json": entry.path(ARCHITECTURE),
             **{file.name: file for file in sorted(network.iterdir())},
         },
         start_ms=searched.start_ms,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from sweeps.objects import StorageError
 from sweeps.progress import Snapshot, Watcher, time_left_s
 
 POLL_S = 0.5
@@ -105,7 +106,12 @@ class ProgressReporter:
         with display as live:
             while True:
                 stopping = self._stop.wait(POLL_S)
-                snapshot = self._watcher.snapshot()
+                try:
+                    snapshot = self._watcher.snapshot()
+                except StorageError:  # the sweep itself meets it too, and says so
+                    if stopping:
+                        return
+                    continue
                 self._announce(snapshot)
                 if stopping:
                     return

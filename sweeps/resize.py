@@ -13,15 +13,14 @@ import torch
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig, profile_network
-from easrec.files import read_json
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.nas.resources import network_flops, network_parameters, scoring_flops
 from sweeps.records import MEASURED
 from sweeps.reporter import duration_text
 from sweeps.source import SweepSource, Trained
-from sweeps.store import Entry, Store, StoredFailureError, code_version
+from sweeps.store import Entry, Store, StoredFailureError, Workspace, code_version
 from sweeps.trainable import measure_key
-from sweeps.trial import NETWORK, PROGRESS, SUPERNET, TrialConfig, retrain_stage
+from sweeps.trial import NETWORK, SUPERNET, TrialConfig, retrain_stage
 
 _POLL_S = 0.5
 _MIB = 2**20
@@ -108,7 +107,7 @@ def resize(
         tradeoff=None,
         seed=seed,
         architecture=architecture,
-        network=entry.directory / NETWORK,
+        network=entry.path(NETWORK),
         metrics={
             **value["metrics"],
             "flops": flops,
@@ -141,8 +140,8 @@ def _trial_of(source: SweepSource, seed: int, program: str) -> TrialConfig:
 def _import_supernet(source: SweepSource, recorded: TrialConfig, trial: TrialConfig, store: Store) -> None:
     """Put the sweep's warm supernet where the retraining looks for it, unless it is there."""
 
-    def compute(entry: Entry) -> dict[str, Any]:
-        shutil.copyfile(source.supernet(recorded), entry.directory / SUPERNET)
+    def compute(workspace: Workspace) -> dict[str, Any]:
+        shutil.copyfile(source.supernet(recorded), workspace.directory / SUPERNET)
         return {"epochs": [], "warmup_s": 0.0, "imported_from": source.facts.program}
 
     if trial.transfer_from == "warm":
@@ -157,13 +156,14 @@ def _measured(
     say: Callable[[str], None],
 ) -> dict[str, float]:
     """What the network costs on this machine, or nothing when it cannot be measured."""
+    trial = dataclasses.replace(trial, measure_on=None)  # this is not the node that the sweep measured on
     settings = ProfileConfig(
         threads=source.facts.config.latency_threads, repeats=source.facts.preset().latency_repeats
     )
-    network = store.entry("retrain", trial.retrain_key(architecture)).directory / NETWORK
+    network = store.entry("retrain", trial.retrain_key(architecture)).path(NETWORK)
     data: SplitData = source.data.split
 
-    def compute(entry: Entry) -> dict[str, Any]:
+    def compute(workspace: Workspace) -> dict[str, Any]:
         say("measuring latency and memory; nothing else should run meanwhile")
         profile = profile_network(
             network, data, settings, device=trial.device, train_batch_size=trial.retrain.batch_size
@@ -193,11 +193,9 @@ def _progress(
         shown = 0
         while True:
             ended = stop.wait(_POLL_S)
-            try:
-                report = read_json(entry.directory / PROGRESS)
-            except FileNotFoundError:
-                report = {"epoch": 0}
-            if report["epoch"] > shown:
+            activity = entry.activity()
+            report = activity.report if activity is not None else None
+            if report is not None and report["epoch"] > shown:
                 shown = report["epoch"]
                 say(_epoch_line(report))
             if ended:

@@ -21,11 +21,14 @@ from easrec.errors import InputError
 from easrec.files import what_is_at
 from easrec.models.architecture import Architecture
 from sweeps.config import SweepConfig, option
+from sweeps.coordinator import Coordinator
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.data_options import DEFAULT_DATASET
-from sweeps.output import SWEEP
+from sweeps.objects import open_storage
+from sweeps.output import STORE, SWEEP
 from sweeps.plan import build_trials, preset_of
 from sweeps.presets import Preset
+from sweeps.remote_store import RemoteStore
 from sweeps.store import Store, content_key
 from sweeps.trial import NETWORK, SUPERNET, TrialConfig
 
@@ -251,7 +254,18 @@ class SweepDirectory(SweepSource):
     def __init__(self, path: Path, *, log: Path | None = None) -> None:
         super().__init__(str(path), log=log)
         self.path = path.resolve()
-        self.store = Store(self.path / "store")
+
+    @cached_property
+    def store(self) -> Store:
+        """Where the results of its stages lie.
+
+        Raises:
+            InputError: the sweep has a storage of its own, which cannot be read.
+        """
+        storage = self.facts.config.storage
+        if storage is None:
+            return Store(self.path / STORE)
+        return RemoteStore(open_storage(storage, writable=False), Coordinator())
 
     def file(self, name: str) -> Path:
         """See `SweepSource.file`."""
@@ -274,11 +288,11 @@ class SweepDirectory(SweepSource):
                 f"use {self.facts.program}, or name the trial's run by --run"
             )
         entry = self.store.entry("retrain", trials[trial_id].retrain_key(architecture))
-        return entry.directory / NETWORK
+        return entry.path(NETWORK)
 
     def supernet(self, trial: TrialConfig) -> Path:
         """See `SweepSource.supernet`."""
-        path = self.store.entry("warm", trial.warm_key).directory / SUPERNET
+        path = self.store.entry("warm", trial.warm_key).path(SUPERNET)
         if not path.is_file():
             raise InputError(f"the warm supernet of seed {trial.seed} is missing: there is no {path}")
         return path

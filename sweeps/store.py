@@ -1,9 +1,11 @@
-"""Results kept on disk by what they depend on, each computed once.
+"""Results kept by what they depend on, each computed once.
 
-A store is a directory. The entry of a kind and a key lies in `<root>/<kind>/<key>`; whoever computes it
-holds the entry's lock and may leave files there (checkpoints, weights). It is finished when its
-`result.json` exists, which is written last and atomically. The operating system releases the lock of a
-process that dies, so the next one to ask carries on from the checkpoints that it left.
+A store holds entries, each of a kind and a key. Whoever computes an entry holds it alone, in a workspace
+where checkpoints and other files may be left. An entry is finished when its result is there, which is written
+last and whole. What a process that died has held becomes free, and the next one to ask carries on from the
+checkpoints that it left.
+
+`Store` is a directory that all processes see; `sweeps.remote_store` keeps entries elsewhere.
 """
 
 import hashlib
@@ -11,8 +13,10 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +33,20 @@ _LONGEST_ERROR = 1000
 
 RESULT = "result.json"
 ATTEMPTS = "attempts.json"
+PROGRESS = "progress.json"
+"""Names of what a store that is a directory keeps beside an entry's files: the result, when attempts began,
+and the latest epoch's report."""
+
+CHECKPOINTS = "checkpoints"
+"""Directory of a workspace that is gone once the entry has its value."""
 
 
 class EntryBusyError(Exception):
     """Another process is computing the entry at this moment."""
+
+
+class EntryLostError(Exception):
+    """This process no longer holds the entry that it computes: it was taken for dead."""
 
 
 class StoredFailureError(Exception):
@@ -78,19 +92,94 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One place of a store."""
+class Activity:
+    """What is known of the latest attempt to compute an entry."""
+
+    start_ms: int
+    """When it began, in ms since 1970."""
+    report: dict[str, Any] | None
+    """The report of the last epoch whose checkpoint is kept, of this attempt or of one before; None before
+    any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where an entry is computed: a directory on this machine, with what earlier attempts left there."""
 
     directory: Path
-    """Where the files of the entry lie."""
+    """For files; those that lie there at the end are kept with the result."""
+    start_ms: int
+    """When the first attempt began, in ms since 1970."""
+    on_record: Callable[[dict[str, Any]], None]
+    """What `record` does."""
 
     @property
     def checkpoints(self) -> Path:
         """Where a computation keeps what it needs to resume; gone once the entry has its value."""
-        return self.directory / "checkpoints"
+        return self.directory / CHECKPOINTS
 
+    def record(self, report: dict[str, Any]) -> None:
+        """Keep the report of an epoch whose checkpoint lies in the directory, and the checkpoint with it."""
+        self.on_record(report)
+
+
+class Entry(ABC):
+    """One place of a store."""
+
+    place: str
+    """KIND/KEY."""
+
+    @abstractmethod
     def result(self) -> Result | None:
         """The finished result, or None while there is none."""
+
+    @abstractmethod
+    def activity(self) -> Activity | None:
+        """What is known of the latest attempt to compute it; None before any."""
+
+    @abstractmethod
+    def path(self, name: str) -> Path:
+        """Where a file or directory that the computation left lies on this machine, fetched if need be.
+
+        The path of one that was not left does not exist.
+        """
+
+    @abstractmethod
+    def held(self, on_busy: OnBusy) -> AbstractContextManager[None]:
+        """Hold the entry for the length of a `with`; `EntryBusyError` when another has it, with `defer`."""
+
+    @abstractmethod
+    def workspace(self) -> AbstractContextManager[Workspace]:
+        """Where to compute the entry, which must be held."""
+
+    @abstractmethod
+    def finish(self, workspace: Workspace, result: Result) -> None:
+        """Write the result, and what else the computation left in its workspace; all or nothing."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Take the result away, so that the entry is computed again."""
+
+    def value(self) -> dict[str, Any]:
+        """The value of a finished entry; raises `StoredFailureError` for one that failed."""
+        result = self.result()
+        if result is None:
+            raise FileNotFoundError(f"{self.place} has no result yet")
+        if result.error is not None:
+            raise StoredFailureError(result.error)
+        return result.value
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryEntry(Entry):
+    """An entry that is a directory; the operating system releases the lock of a process that dies."""
+
+    place: str
+    directory: Path
+    """Where the files of the entry lie, while it is computed as well as afterwards."""
+
+    def result(self) -> Result | None:
+        """See `Entry.result`."""
         try:
             return Result(**read_json(self.directory / RESULT))
         except FileNotFoundError:
@@ -104,14 +193,53 @@ class Entry:
             return None
         return first_ms, latest_ms
 
-    def value(self) -> dict[str, Any]:
-        """The value of a finished entry; raises `StoredFailureError` for one that failed."""
-        result = self.result()
-        if result is None:
-            raise FileNotFoundError(f"{self.directory} has no result yet")
-        if result.error is not None:
-            raise StoredFailureError(result.error)
-        return result.value
+    def activity(self) -> Activity | None:
+        """See `Entry.activity`."""
+        attempts = self.attempts()
+        if attempts is None:
+            return None
+        report = None
+        with suppress(FileNotFoundError):
+            report = read_json(self.directory / PROGRESS)
+        return Activity(attempts[1], report)
+
+    def path(self, name: str) -> Path:
+        """See `Entry.path`."""
+        return self.directory / name
+
+    @contextmanager
+    def held(self, on_busy: OnBusy) -> Iterator[None]:
+        """See `Entry.held`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.directory / "lock", fallback_to_soft=False)
+        try:
+            lock.acquire(blocking=on_busy == "wait")
+        except Timeout:
+            raise EntryBusyError(f"{self.directory} is being computed") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        """See `Entry.workspace`."""
+        attempt_ms = now_ms()
+        start_ms = (self.attempts() or (attempt_ms, attempt_ms))[0]
+        write_json(self.directory / ATTEMPTS, [start_ms, attempt_ms])
+        yield Workspace(
+            self.directory, start_ms, lambda report: write_json(self.directory / PROGRESS, report)
+        )
+
+    def finish(self, workspace: Workspace, result: Result) -> None:
+        """See `Entry.finish`."""
+        write_json(self.directory / RESULT, asdict(result))
+        if result.error is None:
+            shutil.rmtree(workspace.checkpoints, ignore_errors=True)
+
+    def forget(self) -> None:
+        """See `Entry.forget`."""
+        (self.directory / RESULT).unlink()
 
 
 class Store:
@@ -122,20 +250,31 @@ class Store:
 
     def entry(self, kind: str, key: str) -> Entry:
         """The entry of a kind and key, finished or not."""
-        return Entry(self.root / kind / key)
+        return DirectoryEntry(f"{kind}/{key}", self.root / kind / key)
+
+    def refresh(self) -> None:
+        """Learn what other processes have finished; a directory shows it by itself."""
+
+    def owned_by(self, owner: str) -> "Store":
+        """This store for a computation that is known by a name.
+
+        Where the store cannot tell by itself that a process has died, the next attempt of the same name takes
+        over what it held.
+        """
+        return self
 
     def forget_failure(self, kind: str, key: str) -> None:
         """Let a failed entry be computed again; any other is left as it is."""
         entry = self.entry(kind, key)
         result = entry.result()
         if result is not None and result.error is not None:
-            (entry.directory / RESULT).unlink()
+            entry.forget()
 
     def get_or_compute(
         self,
         kind: str,
         key: str,
-        compute: Callable[[Entry], dict[str, Any]],
+        compute: Callable[[Workspace], Mapping[str, Any]],
         *,
         on_busy: OnBusy = "wait",
         failures: tuple[type[Exception], ...] = (),
@@ -145,7 +284,7 @@ class Store:
         Args:
             kind: what is stored, such as `retrain`.
             key: what the value depends on, see `content_key`.
-            compute: computes the value, a dictionary of JSON values; may write files into the entry.
+            compute: computes the value, a dictionary of JSON values; may write files into its workspace.
             on_busy: when another process is computing it, `wait` for the value or `defer`.
             failures: exceptions that would come again; they are stored in place of a value. Any other
                 exception passes, and the entry stays unfinished.
@@ -155,38 +294,26 @@ class Store:
             StoredFailureError: when the computation failed, now or earlier, with one of `failures`.
         """
         entry = self.entry(kind, key)
-        if entry.result() is None:
-            entry.directory.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(entry.directory / "lock", fallback_to_soft=False)
-            try:
-                with lock.acquire(blocking=on_busy == "wait"):
-                    if entry.result() is None:
-                        self._compute(entry, compute, failures)
-            except Timeout:
-                raise EntryBusyError(f"{entry.directory} is being computed") from None
+        while entry.result() is None:
+            with suppress(EntryLostError), entry.held(on_busy):
+                if entry.result() is None:
+                    _compute(entry, compute, failures)
         return entry.value()
 
-    @staticmethod
-    def _compute(
-        entry: Entry,
-        compute: Callable[[Entry], dict[str, Any]],
-        failures: tuple[type[Exception], ...],
-    ) -> None:
-        attempt_ms = now_ms()
-        start_ms = (entry.attempts() or (attempt_ms, attempt_ms))[0]
-        write_json(entry.directory / ATTEMPTS, [start_ms, attempt_ms])
+
+def _compute(
+    entry: Entry,
+    compute: Callable[[Workspace], Mapping[str, Any]],
+    failures: tuple[type[Exception], ...],
+) -> None:
+    with entry.workspace() as workspace:
         value: dict[str, Any] = {}
         error = None
         try:
-            value = compute(entry)
+            value = dict(compute(workspace))
         except failures as failure:
             error = " ".join(str(failure).split())[:_LONGEST_ERROR] or type(failure).__name__
-        write_json(
-            entry.directory / RESULT,
-            {"value": value, "error": error, "start_ms": start_ms, "end_ms": now_ms()},
-        )
-        if error is None:
-            shutil.rmtree(entry.checkpoints, ignore_errors=True)
+        entry.finish(workspace, Result(value, error, workspace.start_ms, now_ms()))
 
 
 def now_ms() -> int:

@@ -26,7 +26,8 @@ from sweeps.layer_table import measure_layers
 from sweeps.measuring import MeasuringPlace
 from sweeps.mlflow_store import create_store, ui_command
 from sweeps.nodes import check_nodes
-from sweeps.output import SWEEP, default_output, identify, locked_output
+from sweeps.objects import ObjectStore, StorageError, open_storage
+from sweeps.output import STORE, SWEEP, default_output, identify, locked_output
 from sweeps.panels import ChartLabels
 from sweeps.plan import build_trials, plan_text, preset_of, steps_per_epoch
 from sweeps.presets import Preset
@@ -37,6 +38,7 @@ from sweeps.records import failed_record, failure, flatten, trial_architecture, 
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
+from sweeps.shared_storage import shared_store
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
 from sweeps.summary import counted, counts_text, results_table, table_legend
 from sweeps.tracking import SweepRecorder
@@ -63,6 +65,8 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     # Rich takes a file or a pipe for 80 columns wide and would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 120)
     preset = preset_of(config)
+    # Before the data are read, which may take long.
+    objects = None if config.storage is None or config.plan else open_storage(config.storage)
     data = load_data(config, preset)
     if config.plan:
         device = config.device
@@ -80,17 +84,20 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         config = dataclasses.replace(config, output=path)
         try:
             with _sigterm_as_interrupt():
-                return _Sweep(config, preset, data, path, console).run()
-        except KeyboardInterrupt:
+                return _Sweep(config, preset, data, path, objects, console).run()
+        except (KeyboardInterrupt, StorageError) as end:
             # Stopped before the sweep was written down, there is nothing to resume.
             command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
+            because, status = f": {end}", 1
+            if isinstance(end, KeyboardInterrupt):
+                because, status = "", INTERRUPTED
             console.print(
-                f"\nstopped; what is finished is kept. Go on with:\n  {command}",
+                f"\nstopped{because}; what is finished is kept. Go on with:\n  {command}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
-            return INTERRUPTED
+            return status
 
 
 @contextmanager
@@ -107,7 +114,13 @@ class _Sweep:
     """One run of the program over a sweep's directory."""
 
     def __init__(
-        self, config: SweepConfig, preset: Preset, data: SweepData, path: Path, console: Console
+        self,
+        config: SweepConfig,
+        preset: Preset,
+        data: SweepData,
+        path: Path,
+        objects: ObjectStore | None,
+        console: Console,
     ) -> None:
         self.config = config
         self.preset = preset
@@ -117,7 +130,8 @@ class _Sweep:
         self.described = data.described
         self.path = path
         self.console = console
-        self.store = Store(path / "store")
+        self.objects = objects
+        self.store = Store(path / STORE)
         self.start_s = time.monotonic()
         self.accuracy = f"valid/{selection_protocol(self.data)}/ndcg_at_10"
         self.profile = ProfileConfig(threads=config.latency_threads, repeats=preset.latency_repeats)
@@ -167,12 +181,15 @@ class _Sweep:
                 "others users who have not met every item)"
             )
         self.say(f"output: {self.path}")
+        if self.objects is not None:
+            self.say(f"storage: {self.objects.url}")
         if self.config.tracking_uri is not None:
             check_store(self.config.tracking_uri, self._database_artifacts)
         # Ray sets a handler of its own for SIGTERM when it starts, so ours comes after it.
         with ray_cluster(self.config) as cluster, _sigterm_as_interrupt():
             if self.config.ray_address != "local":
-                check_nodes(self.path, cluster.workers())
+                # Where results go to a storage, the output directory is this process's alone.
+                check_nodes(self.path if self.objects is None else None, cluster.workers())
             if cluster.device == "cuda":
                 self.settings["gpu_memory_share"] = cluster.memory_share or "none"
             self.trials = build_trials(
@@ -188,7 +205,10 @@ class _Sweep:
                 "device": cluster.device,
                 "preset in full": content_key(dataclasses.asdict(self.preset)),
             }
+            if self.objects is not None:
+                self.store = shared_store(self.objects)
             identity = identify(self.path, self.config, facts, licence=self.licence)
+            self.store.refresh()
             self.items.save(self.path / ITEMS)
             with ThreadPoolExecutor(max_workers=1) as pool:
                 # MLflow takes seconds to make its database: meanwhile the warm-up trains.
@@ -203,7 +223,7 @@ class _Sweep:
                         artifacts=self._database_artifacts,
                     )
 
-                recording = TrialRecording(connect, self._record, self._say_masked)
+                recording = TrialRecording(connect, self._finished_record, self._say_masked)
                 try:
                     return self._run_on(cluster, recording, connect)
                 except BaseException as error:
@@ -309,6 +329,7 @@ class _Sweep:
         trials = {trial.trial_id: trial for trial in self.trials}
         passes: tuple[OnBusy, ...] = ("defer", "wait")
         for on_busy in passes:
+            self.store.refresh()
             missing = []
             for trial in self.trials:
                 if trial.trial_id in self.errors or failure(trial, self.store) is not None:
@@ -369,7 +390,7 @@ class _Sweep:
         results = write_results(frame, failed, self.path, labels)
         warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
         supernets = {
-            f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).directory / SUPERNET
+            f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).path(SUPERNET)
             for seed, key in warm_keys.items()
         }
         num_retrainings = len(self._retrainings())
@@ -449,6 +470,11 @@ class _Sweep:
             tags=self.tags,
             profile=profile,
         )
+
+    def _finished_record(self, trial: TrialConfig) -> TrialRecord | None:
+        """The record of a trial that has just ended, elsewhere perhaps."""
+        self.store.refresh()
+        return self._record(trial)
 
     def _records(self, profiles: dict[str, dict[str, Any]] | None = None) -> list[TrialRecord]:
         records = [self._record(trial, profiles) for trial in self.trials]

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,7 +13,7 @@ from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.models.architecture import Architecture
 from sweeps.gpu_share import limit_memory
 from sweeps.hardware import hardware
-from sweeps.store import Entry, EntryBusyError, OnBusy, Store, StoredFailureError, content_key
+from sweeps.store import EntryBusyError, OnBusy, Store, StoredFailureError, Workspace, content_key
 from sweeps.trial import NETWORK, TrialConfig, run_trial, warm_stage
 
 
@@ -36,7 +35,7 @@ class SharedData:
         return SplitData.from_arrays(arrays, rest)
 
 
-def warm(trial: TrialConfig, data: SharedData, root: Path, share: float | None) -> None:
+def warm(trial: TrialConfig, data: SharedData, store: Store, share: float | None) -> None:
     """Warm the supernet of a trial's seed; a failure that would repeat itself is left in the store.
 
     `share` is the part of a GPU's memory that it may allocate, see `sweeps.gpu_share`.
@@ -44,7 +43,7 @@ def warm(trial: TrialConfig, data: SharedData, root: Path, share: float | None) 
     torch.set_num_threads(trial.warmup_threads)
     limit_memory(trial.device, share)
     try:
-        warm_stage(trial, data.get(), Store(root))
+        warm_stage(trial, data.get(), store.owned_by(f"warm-up {trial.warm_key}"))
     except StoredFailureError:
         return  # the driver reads why from the store, as for trials
 
@@ -54,7 +53,7 @@ def train(
     *,
     trials: Mapping[str, TrialConfig],
     data: SharedData,
-    root: Path,
+    store: Store,
     on_busy: OnBusy,
     share: float | None,
 ) -> None:
@@ -69,7 +68,7 @@ def train(
     torch.set_num_threads(trial.threads)
     limit_memory(trial.device, share)
     try:
-        run_trial(trial, data.get(), Store(root), on_busy=on_busy)
+        run_trial(trial, data.get(), store.owned_by(f"trial {trial.trial_id}"), on_busy=on_busy)
         status = "finished"
     except EntryBusyError:
         status = "deferred"
@@ -98,7 +97,7 @@ def measure(
     architecture: Architecture,
     settings: ProfileConfig,
     data: SharedData,
-    root: Path,
+    store: Store,
 ) -> dict[str, Any]:
     """What a retrained network costs on the machine that this runs on, and what that machine is.
 
@@ -108,10 +107,9 @@ def measure(
         StoredFailureError: measuring failed, and would again.
     """
     limit_memory(trial.measure_device, None)
-    store = Store(root)
-    network = store.entry("retrain", trial.retrain_key(architecture)).directory / NETWORK
+    network = store.entry("retrain", trial.retrain_key(architecture)).path(NETWORK)
 
-    def compute(entry: Entry) -> dict[str, Any]:
+    def compute(workspace: Workspace) -> dict[str, Any]:
         profile = profile_network(
             network,
             data.get(),

@@ -7,6 +7,7 @@ share what they have in common and nothing is computed twice.
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from easrec.data.sequences import Split, SplitData
@@ -21,20 +22,19 @@ from easrec.nas.supernet import Supernet
 from easrec.retrain import RetrainConfig, retrain
 from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
 from sweeps.hardware import hardware, measuring_device
-from sweeps.store import Entry, OnBusy, Store, content_key
+from sweeps.store import OnBusy, Store, Workspace, content_key
 
 TransferFrom = Literal["warm", "searched", "fresh"]
 
 FAILURES: tuple[type[Exception], ...] = (ValueError, NonFiniteLossError)
 """What would fail again in the same way; any other exception may be the machine's fault."""
 
-PROGRESS = "progress.json"
 SUPERNET = "supernet.safetensors"
 NETWORK = "network"
 ARCHITECTURE = "architecture.json"
 WARM_STATE = "state"
-"""Names of what stages leave in their entries: the last epoch's report, a supernet, the retrained network's
-directory, its architecture, and the directory of the warm-up's last checkpoint, where searches begin."""
+"""Names of what stages leave in their entries: a supernet, the retrained network's directory, its
+architecture, and the directory of the warm-up's last checkpoint, where searches begin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,25 +148,19 @@ class TrialConfig:
         return content_key({"search": self.search_key, "retrain": settings})
 
 
-def _recording(entry: Entry) -> OnEpoch:
-    """A callback that leaves the latest epoch's report in the entry, for those who watch."""
+def _recording(workspace: Workspace) -> OnEpoch:
+    """A callback that keeps the latest epoch's report, for those who watch, and its checkpoint."""
 
     def record(report: EpochReport) -> None:
-        write_json(entry.directory / PROGRESS, report.to_dict())
+        workspace.record(report.to_dict())
 
     return record
 
 
-def _warm_up(trial: TrialConfig, data: SplitData, store: Store) -> WarmUp:
-    """Train the warm supernet, or take up where its entry left it: nothing remains of a finished one."""
-    entry = store.entry("warm", trial.warm_key)
+def _warm_up(trial: TrialConfig, data: SplitData, state: Path, on_epoch: OnEpoch | None = None) -> WarmUp:
+    """Train the warm supernet, or take up where its state left it: nothing remains of a finished one."""
     return warm_up(
-        data,
-        trial.space,
-        trial.search,
-        device=trial.device,
-        checkpoint_dir=entry.directory / WARM_STATE,
-        on_epoch=_recording(entry),
+        data, trial.space, trial.search, device=trial.device, checkpoint_dir=state, on_epoch=on_epoch
     )
 
 
@@ -177,9 +171,9 @@ def warm_stage(trial: TrialConfig, data: SplitData, store: Store) -> None:
         StoredFailureError: when the warm-up failed in a way that would repeat itself.
     """
 
-    def compute(entry: Entry) -> dict[str, Any]:
-        warm = _warm_up(trial, data, store)
-        warm.supernet.save(entry.directory / SUPERNET)
+    def compute(workspace: Workspace) -> dict[str, Any]:
+        warm = _warm_up(trial, data, workspace.directory / WARM_STATE, _recording(workspace))
+        warm.supernet.save(workspace.directory / SUPERNET)
         return {
             "epochs": [report.to_dict() for report in warm.epochs],
             "warmup_s": sum(report.duration_s for report in warm.epochs),
@@ -191,7 +185,7 @@ def warm_stage(trial: TrialConfig, data: SplitData, store: Store) -> None:
 def latency_stage(trial: TrialConfig, store: Store) -> tuple[float, ...]:
     """The median time of a layer of each candidate in ms, measured here unless the store has it; (K,)."""
 
-    def compute(entry: Entry) -> dict[str, Any]:
+    def compute(workspace: Workspace) -> dict[str, Any]:
         table = layer_latencies_ms(trial.space, trial.search.max_length, device=trial.measure_device)
         return {"latencies_ms": list(table), "hardware": hardware(trial.measure_device)}
 
@@ -215,21 +209,22 @@ def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architect
     Raises:
         StoredFailureError: when the warm-up or the search failed in a way that would repeat itself.
     """
-    store.entry("warm", trial.warm_key).value()
+    warmed = store.entry("warm", trial.warm_key)
+    warmed.value()
 
-    def compute(entry: Entry) -> dict[str, Any]:
+    def compute(workspace: Workspace) -> dict[str, Any]:
         config = _search_config(trial, store)
         result = search(
             data,
             trial.space,
             config,
-            warm=_warm_up(trial, data, store),
+            warm=_warm_up(trial, data, warmed.path(WARM_STATE)),
             device=trial.device,
-            checkpoint_dir=entry.checkpoints,
-            on_epoch=_recording(entry),
+            checkpoint_dir=workspace.checkpoints,
+            on_epoch=_recording(workspace),
         )
         if trial.transfer_from == "searched":
-            result.supernet.save(entry.directory / SUPERNET)
+            result.supernet.save(workspace.directory / SUPERNET)
         return {
             "architecture": result.architecture.to_dict(),
             "candidate": result.candidate,
@@ -252,7 +247,7 @@ def _initial_network(
         if trial.transfer_from == "warm"
         else store.entry("search", trial.search_key)
     )
-    supernet = Supernet.load(origin.directory / SUPERNET, device=trial.device)
+    supernet = Supernet.load(origin.path(SUPERNET), device=trial.device)
     return supernet.extract(architecture)
 
 
@@ -271,20 +266,20 @@ def retrain_stage(
         StoredFailureError: when the retraining failed in a way that would repeat itself.
     """
 
-    def compute(entry: Entry) -> dict[str, Any]:
+    def compute(workspace: Workspace) -> dict[str, Any]:
         result = retrain(
             architecture,
             data,
             trial.retrain,
             initial=_initial_network(trial, architecture, store),
             device=trial.device,
-            checkpoint_dir=entry.checkpoints,
-            on_epoch=_recording(entry),
+            checkpoint_dir=workspace.checkpoints,
+            on_epoch=_recording(workspace),
         )
-        save_network(result.model, entry.directory / NETWORK)
-        write_json(entry.directory / ARCHITECTURE, architecture.to_dict())
+        save_network(result.model, workspace.directory / NETWORK)
+        write_json(workspace.directory / ARCHITECTURE, architecture.to_dict())
         # Read back, so that the figures are those of the file.
-        model = load_network(entry.directory / NETWORK, device=trial.device)
+        model = load_network(workspace.directory / NETWORK, device=trial.device)
         metrics: dict[str, float] = {}
         splits: tuple[Split, ...] = ("valid", "test")
         for split in splits:

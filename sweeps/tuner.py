@@ -5,6 +5,7 @@ restore: running again reads what the store has and computes what it lacks.
 """
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ def warm_supernets(
     task = ray.remote(warm)
     references = {
         key: task.options(max_retries=MAX_RETRIES, **cluster.warmup_options(trial.warmup_threads)).remote(
-            trial, data, store.root, cluster.memory_share
+            trial, data, store, cluster.memory_share
         )
         for key, trial in missing.items()
     }
@@ -79,19 +80,20 @@ def train_trials(
         train,
         trials={trial.trial_id: trial for trial in trials},
         data=data,
-        root=store.root,
+        store=store,
         on_busy=on_busy,
         share=cluster.memory_share,
     )
-    # Beside the store, since all nodes must see it. Tune's own records are of no use afterwards.
-    scratch = store.root.parent / "ray"
+    # Tune's own records are of no use afterwards, and since trials report no checkpoint to Ray, they stay on
+    # this machine.
+    scratch = tempfile.mkdtemp(prefix="easrec-ray-")
     tuner = tune.Tuner(
         tune.with_resources(trainable, cluster.resources),
         param_space={"trial": tune.grid_search([trial.trial_id for trial in trials])},
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"trials-{time.time_ns()}",
-            storage_path=str(scratch),
+            storage_path=scratch,
             verbose=0,
             callbacks=[_OnEnd(on_end)],
             failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
@@ -123,7 +125,7 @@ def measure_network(
     """
     task = ray.remote(measure).options(max_retries=MAX_RETRIES, **place.options)
     try:
-        figures: dict[str, Any] = ray.get(task.remote(trial, architecture, settings, data, store.root))
+        figures: dict[str, Any] = ray.get(task.remote(trial, architecture, settings, data, store))
     except RayError as error:
         raise RuntimeError(_sentence(error)) from error
     return figures

@@ -18,7 +18,8 @@ from sweeps.plan import build_trials, preset_of
 from sweeps.records import MEASURED, flatten, trial_architecture, trial_record
 from sweeps.report import record_results, write_results
 from sweeps.results import FailedTrial, TrialRecord, results_frame
-from sweeps.store import Store, code_version, content_key
+from sweeps.source import SweepDirectory
+from sweeps.store import code_version, content_key
 from sweeps.tracking import SweepRecorder
 from sweeps.trial import SUPERNET, run_trial, warm_stage
 
@@ -82,7 +83,7 @@ def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> Fini
     }
     identity = identify(directory, config, facts, licence=data.licence)
     data.items.save(directory / ITEMS)
-    store = Store(directory / "store")
+    store = SweepDirectory(directory).store
     settings = flatten({"preset": config.preset, "profile": dataclasses.asdict(ProfileConfig())})
     records, supernets = [], {}
     for trial in build_trials(config, preset, data.split, device="cpu", code_version=code_version()):
@@ -97,8 +98,8 @@ def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> Fini
         )
         assert record is not None
         records.append(record)
-        supernets[f"supernet-seed{trial.seed}.safetensors"] = (
-            store.entry("warm", trial.warm_key).directory / SUPERNET
+        supernets[f"supernet-seed{trial.seed}.safetensors"] = store.entry("warm", trial.warm_key).path(
+            SUPERNET
         )
     failed = FailedTrial(
         trial_id="f" * 16,

@@ -107,6 +107,31 @@ def test_a_directory_and_its_runs_in_mlflow_give_the_same_bundle(
     assert b"MovieLens" not in files["README.md"] and b"no terms are recorded" in files["README.md"]
 
 
+def test_a_sweep_whose_results_lie_in_a_storage_is_exported_from_there(
+    tmp_path: Path, unmeasured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASREC_CACHE_DIR", str(tmp_path / "cache"))
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    options: dict[str, Any] = {"seeds": 1, "retrain_epochs": 1}
+    kept = finish_sweep(tmp_path / "kept", **options)
+    stored = finish_sweep(tmp_path / "stored", storage=str(storage), **options)
+    assert not (stored.directory / "store").exists()
+    shutil.rmtree(tmp_path / "cache")
+    for name, words in (("picked", {"pick": "best"}), ("retrained", {"architecture": "1x8/16"})):
+        folders = [tmp_path / name / place for place in ("kept", "stored")]
+        for sweep, folder in zip((kept, stored), folders, strict=True):
+            export(output=sweep.directory, to=folder, no_register=True, **words)
+        weights = [load_bundle(folder).model.state_dict() for folder in folders]
+        assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert "has been retrained before" in export(
+        output=stored.directory, to=tmp_path / "again", no_register=True, architecture="1x8/16"
+    )
+    shutil.rmtree(storage)
+    with pytest.raises(InputError, match=r"--storage .* cannot be used .*; check the directory"):
+        export(output=stored.directory, to=tmp_path / "gone", no_register=True, pick="best")
+
+
 def test_the_run_of_a_trial_names_its_network(sweep: FinishedSweep, best: Any, tmp_path: Path) -> None:
     client = mlflow.MlflowClient(sweep.tracking_uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

@@ -14,6 +14,7 @@ from sweeps import layer_table, trainable
 from sweeps.cluster import check_cluster
 from sweeps.config import SweepConfig
 from sweeps.gpu_share import RESERVE, limit_memory, memory_share
+from sweeps.store import Store
 from tests.sweeps.test_trainable import NoData, a_trial
 
 
@@ -73,13 +74,18 @@ def test_warm_ups_and_trials_are_limited_and_measurements_are_not(
     monkeypatch.setattr(trainable, "profile_network", see("network"))
     monkeypatch.setattr(trainable.tune, "report", lambda metrics: None)
     trial = dataclasses.replace(a_trial(), device="cuda")
-    trainable.warm(trial, NoData(None), tmp_path, 0.45)
+    trainable.warm(trial, NoData(None), Store(tmp_path), 0.45)
     trainable.train(
-        {"trial": "t"}, trials={"t": trial}, data=NoData(None), root=tmp_path, on_busy="wait", share=0.45
+        {"trial": "t"},
+        trials={"t": trial},
+        data=NoData(None),
+        store=Store(tmp_path),
+        on_busy="wait",
+        share=0.45,
     )
-    layer_table._measure(trial, tmp_path)
+    layer_table._measure(trial, Store(tmp_path))
     told.append(0.45)  # what another warm-up left in the process
     with pytest.raises(TypeError):  # the fake gives no figures, which is of no interest here
-        trainable.measure(trial, Architecture(32, 128, 1, 4), ProfileConfig(), NoData(None), tmp_path)
+        trainable.measure(trial, Architecture(32, 128, 1, 4), ProfileConfig(), NoData(None), Store(tmp_path))
     limits = {name: fractions[-1] for name, fractions in seen}
     assert limits == {"warm-up": 0.45, "trial": 0.45, "layers": 1.0, "network": 1.0}

@@ -13,8 +13,8 @@ from easrec.training import EpochReport
 from sweeps.presets import quick
 from sweeps.progress import Snapshot, StageState, Watcher, time_left_s
 from sweeps.reporter import ProgressReporter, duration_text, status_line
-from sweeps.store import Entry, Store, now_ms
-from sweeps.trial import PROGRESS, TrialConfig
+from sweeps.store import PROGRESS, Store, Workspace, now_ms
+from sweeps.trial import TrialConfig
 
 ARCHITECTURE = Architecture(32, 128, 1, 4)
 
@@ -74,10 +74,10 @@ def test_a_running_stage_shows_its_latest_epoch(tmp_path: Path) -> None:
     store, trial = Store(tmp_path), a_trial()
     seen = []
 
-    def compute(entry: Entry) -> dict[str, object]:
+    def compute(workspace: Workspace) -> dict[str, object]:
         watcher = Watcher([trial], store, since_ms=0)
         seen.append(next(iter(watcher.snapshot().stages.values())))
-        write_json(entry.directory / PROGRESS, report("warmup", 2, 5, 7.5))
+        write_json(workspace.directory / PROGRESS, report("warmup", 2, 5, 7.5))
         seen.append(next(iter(watcher.snapshot().stages.values())))
         return {"epochs": []}
 
@@ -89,8 +89,8 @@ def test_a_running_stage_shows_its_latest_epoch(tmp_path: Path) -> None:
 def test_an_attempt_of_an_earlier_run_does_not_count_as_running(tmp_path: Path) -> None:
     store, trial = Store(tmp_path), a_trial()
 
-    def dies(entry: Entry) -> dict[str, object]:
-        write_json(entry.directory / PROGRESS, report("warmup", 2, 5, 7.5))
+    def dies(workspace: Workspace) -> dict[str, object]:
+        write_json(workspace.directory / PROGRESS, report("warmup", 2, 5, 7.5))
         raise OSError
 
     with pytest.raises(OSError):

@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
-from sweeps.store import Entry, EntryBusyError, Store, StoredFailureError, content_key
+from sweeps.store import DirectoryEntry, EntryBusyError, Store, StoredFailureError, Workspace, content_key
 
 SPAWN = multiprocessing.get_context("spawn")
+
+
+def entry_of(store: Store) -> DirectoryEntry:
+    entry = store.entry("kind", "key")
+    assert isinstance(entry, DirectoryEntry)
+    return entry
 
 
 def test_a_key_depends_on_content_and_not_on_order_or_sequence_type() -> None:
@@ -24,8 +30,8 @@ def test_a_key_depends_on_content_and_not_on_order_or_sequence_type() -> None:
 def test_a_value_is_computed_once_and_read_afterwards(tmp_path: Path) -> None:
     calls = []
 
-    def compute(entry: Entry) -> dict[str, Any]:
-        calls.append(entry.directory)
+    def compute(workspace: Workspace) -> dict[str, Any]:
+        calls.append(workspace.directory)
         return {"value": 7}
 
     for _ in range(2):
@@ -34,34 +40,34 @@ def test_a_value_is_computed_once_and_read_afterwards(tmp_path: Path) -> None:
 
 
 def test_an_entry_cut_short_is_not_finished_and_keeps_its_files(tmp_path: Path) -> None:
-    def dies(entry: Entry) -> dict[str, Any]:
-        entry.checkpoints.mkdir()
-        (entry.checkpoints / "epoch").write_text("3")
+    def dies(workspace: Workspace) -> dict[str, Any]:
+        workspace.checkpoints.mkdir()
+        (workspace.checkpoints / "epoch").write_text("3")
         raise OSError("the disk went away")
 
     store = Store(tmp_path)
     with pytest.raises(OSError, match="went away"):
         store.get_or_compute("kind", "key", dies, failures=(ValueError,))
-    first = store.entry("kind", "key").attempts()
+    first = entry_of(store).attempts()
     assert first is not None
     assert store.entry("kind", "key").result() is None
 
     value = store.get_or_compute(
-        "kind", "key", lambda entry: {"from": (entry.checkpoints / "epoch").read_text()}
+        "kind", "key", lambda workspace: {"from": (workspace.checkpoints / "epoch").read_text()}
     )
 
     result = store.entry("kind", "key").result()
     assert value == {"from": "3"}
     assert result is not None
     assert result.start_ms == first[0]  # the first attempt's
-    assert not store.entry("kind", "key").checkpoints.exists()  # nobody needs them any more
+    assert not entry_of(store).path("checkpoints").exists()  # nobody needs them any more
 
 
 def test_a_failure_that_would_repeat_itself_is_stored_and_not_tried_again(tmp_path: Path) -> None:
     calls = []
 
-    def fails(entry: Entry) -> dict[str, Any]:
-        calls.append(entry)
+    def fails(workspace: Workspace) -> dict[str, Any]:
+        calls.append(workspace)
         raise ValueError("the loss is nan\nin step 3")
 
     for _ in range(2):
@@ -75,13 +81,13 @@ def test_a_value_that_is_no_json_leaves_the_entry_unfinished(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="JSON"):
         store.get_or_compute("kind", "key", lambda entry: {"loss": float("nan")})
     assert store.entry("kind", "key").result() is None
-    assert not list(store.entry("kind", "key").directory.glob("*result*"))
+    assert not list(entry_of(store).directory.glob("*result*"))
 
 
 def slow_compute(root: Path, counter: Path, seconds: float) -> None:
     """Runs in a process of its own."""
 
-    def compute(entry: Entry) -> dict[str, Any]:
+    def compute(workspace: Workspace) -> dict[str, Any]:
         with counter.open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(seconds)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,8 +19,11 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from sweeps.cluster import Cluster
 from sweeps.config import SweepConfig
+from sweeps.coordinator import Coordinator
 from sweeps.measuring import MeasuringPlace
+from sweeps.objects import ObjectStore, StorageError
 from sweeps.records import MEASURED
+from sweeps.remote_store import RemoteStore
 from sweeps.store import Store, StoredFailureError
 from sweeps.sweep import run_sweep
 from sweeps.trial import TrialConfig, latency_stage, run_trial, warm_stage
@@ -171,6 +175,52 @@ def test_a_temporal_sweep_by_latency_measures_layers_once_before_its_trials(
     status, text = run(SweepConfig(**{**vars(config), "resume": True}))
     assert status == 0
     assert calls[6:] == ["warm"], "all is there already"
+
+
+@pytest.mark.slow
+def test_a_sweep_with_a_storage_keeps_results_there_and_the_rest_with_the_driver(
+    tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EASREC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(sweep_module, "shared_store", lambda objects: RemoteStore(objects, Coordinator()))
+    storage = tmp_path / "storage"
+    config = config_of(tmp_path, storage=str(storage))
+    status, text = run(config)
+    assert status == 0, text
+    assert f"storage: {storage}" in text
+    output = tmp_path / "sweep"
+    assert not (output / "store").exists()
+    assert {"sweep.json", "results.parquet", "pareto.html", "mlflow.db"} <= {p.name for p in output.iterdir()}
+    assert {path.name for path in storage.iterdir()} == {"warm", "search", "retrain"}
+    assert len(list((storage / "search").glob("*.json"))) == 2
+    before = pd.read_parquet(output / "results.parquet")
+    shutil.rmtree(tmp_path / "cache")
+    resumed = SweepConfig(**{**vars(config), "resume": True})
+    status, text = run(resumed)
+    assert status == 0, text
+    assert "2 of 2 trials are trained already" in text
+    assert pd.read_parquet(output / "results.parquet").equals(before)
+    with pytest.raises(InputError, match=r"--storage was .* and is now None"):
+        run(SweepConfig(**{**vars(resumed), "storage": None}))
+
+
+def test_a_storage_that_cannot_be_used_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--storage /proc/nowhere cannot be used"):
+        run(config_of(tmp_path, storage="/proc/nowhere"))
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_storage_that_goes_away_ends_the_sweep_with_the_command_that_goes_on(
+    tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(objects: ObjectStore) -> RemoteStore:
+        raise StorageError("writing x at s3://bucket keeps failing: nothing answers there")
+
+    monkeypatch.setattr(sweep_module, "shared_store", gone)
+    status, text = run(config_of(tmp_path, storage=str(tmp_path / "storage")))
+    assert status == 1
+    assert "stopped: writing x at s3://bucket keeps failing: nothing answers there; what is finished" in text
+    assert f"--storage {tmp_path / 'storage'}" in text
 
 
 def test_ctrl_c_before_a_sweep_began_leaves_nothing_and_names_the_command_that_begins_it(

@@ -12,7 +12,7 @@ from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
 from sweeps import trainable
 from sweeps.presets import quick
-from sweeps.store import EntryBusyError, StoredFailureError
+from sweeps.store import EntryBusyError, Store, StoredFailureError
 from sweeps.trainable import SharedData, measure_key
 from sweeps.trial import TrialConfig
 
@@ -63,9 +63,14 @@ def test_trials_and_warm_ups_have_their_own_threads(
     monkeypatch.setattr(trainable.tune, "report", lambda metrics: None)
     trial = a_trial()
     trainable.train(
-        {"trial": "t"}, trials={"t": trial}, data=NoData(None), root=tmp_path, on_busy="wait", share=None
+        {"trial": "t"},
+        trials={"t": trial},
+        data=NoData(None),
+        store=Store(tmp_path),
+        on_busy="wait",
+        share=None,
     )
-    trainable.warm(trial, NoData(None), tmp_path, None)
+    trainable.warm(trial, NoData(None), Store(tmp_path), None)
     assert threads == [2, 3]
 
 
@@ -89,7 +94,12 @@ def test_ray_is_told_a_status_alone(
     monkeypatch.setattr(trainable, "run_trial", run_trial)
     monkeypatch.setattr(trainable.tune, "report", told.append)
     trainable.train(
-        {"trial": "t"}, trials={"t": a_trial()}, data=NoData(None), root=tmp_path, on_busy="defer", share=None
+        {"trial": "t"},
+        trials={"t": a_trial()},
+        data=NoData(None),
+        store=Store(tmp_path),
+        on_busy="defer",
+        share=None,
     )
     assert told == [{"status": status}]
 
