@@ -64,7 +64,7 @@ def test_a_worker_killed_while_it_retrains_is_followed_by_one_that_goes_on_out_o
         thread.start()
         try:
             crashed = train_trials(
-                [trial], shared, store, cluster, on_busy="defer", on_end=lambda: ended.append(time.time())
+                [trial], shared, store, cluster, on_busy="defer", on_end=lambda _: ended.append(time.time())
             )
         finally:
             stop.set()
