@@ -6,6 +6,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 # With CONSTRAINTS= (empty) pip chooses the versions: the way to a CUDA build of torch.
 CONSTRAINTS ?= constraints.txt
+# Optional dependencies; the image has those of its own (docker/Dockerfile).
+EXTRAS ?= dev
 # Passed to the pipeline: make sweep ARGS="--preset smoke"
 ARGS ?=
 BIN = $(VENV)/bin
@@ -54,7 +56,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:
