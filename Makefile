@@ -12,10 +12,15 @@ EXTRAS ?= dev
 ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: sweep test lint format ui bench install clean
+.PHONY: sweep submit test lint format ui bench install clean
 
 sweep: install
 	$(BIN)/python pipelines/lambda_sweep.py $(ARGS)
+
+# A sweep on a running Ray cluster, with this checkout's code (docs/cluster.md):
+#   make submit RAY_ADDRESS=http://127.0.0.1:8265 ARGS="--output /runs/first"
+submit: install
+	VENV="$(abspath $(VENV))" docker/submit.sh $(ARGS)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
