@@ -53,6 +53,8 @@ def _of_service(name: str, service: dict[str, Any], image_user: str) -> list[str
             found.append("its Ray asks for no token")
         if environment.get("RAY_AUTH_TOKEN") != SECRETS["RAY_AUTH_TOKEN"]:
             found.append("its Ray has not the cluster's token")
-        if int(service.get("shm_size", 0)) < 2**30:
+        words = " ".join((*(service.get("entrypoint") or ()), *(service.get("command") or ())))
+        store = re.search(r"--object-store-memory=(\d+)", words)
+        if store is None or int(service.get("shm_size", 0)) < int(store[1]):
             found.append("has too little shared memory for Ray's object store")
     return found

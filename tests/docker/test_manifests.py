@@ -122,7 +122,8 @@ def test_nodes_see_the_results_and_have_shared_memory(job: dict[str, Any]) -> No
         mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         assert volumes[mounts["/runs"]]["persistentVolumeClaim"] == {"claimName": "easrec-runs"}, name
-        assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory", name
+        assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}, name
+        assert int(group["rayStartParams"]["object-store-memory"]) < 2 * 2**30, name
 
 
 def test_gpus_train_and_one_node_measures_latency(job: dict[str, Any]) -> None:
