@@ -12,15 +12,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from peers.client import ALLOCATOR, Entrant, Times, Worker, take_turns
 from peers.environment import recbole_python
 from peers.inter_file import write_inter
 from report import command, conditions, markdown_table, paragraph, verdict, write_section
+from script import run_script
 
 from easrec.data.interactions import load_interactions
 from easrec.data.sequences import leave_one_out
-from easrec.errors import InputError
 from easrec.models.architecture import Architecture
 
 HERE = Path(__file__).parent
@@ -169,15 +168,5 @@ def _verdicts(case: Case, threads: int, times: dict[str, Times]) -> list[str]:
     ]
 
 
-def main() -> int:
-    """Run what the command line describes; returns the exit status."""
-    try:
-        run(tyro.cli(EvaluationConfig))
-    except InputError as error:
-        print(f"evaluation.py: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(run, EvaluationConfig))

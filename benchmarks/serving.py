@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from peers.client import ALLOCATOR
 from peers.environment import recbole_python
 from report import command, conditions, paragraph, write_section
 from request_timing import time_requests
+from script import run_script
 from update_timing import time_updates
 
 from easrec.data.interactions import load_interactions
@@ -94,15 +94,5 @@ def run(config: ServingConfig) -> None:
     write_section("Serving", body)
 
 
-def main() -> int:
-    """Run what the command line describes; returns the exit status."""
-    try:
-        run(tyro.cli(ServingConfig))
-    except InputError as error:
-        print(f"serving.py: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(run, ServingConfig))

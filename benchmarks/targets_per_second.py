@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
 from peers.client import ALLOCATOR, Entrant, Times, Worker, take_turns
 from peers.environment import EnvironmentConfig, peer_python
 from report import command, conditions, markdown_table, paragraph, verdict, write_section
+from script import run_script
 
 from easrec.data.interactions import load_interactions
 from easrec.data.sequences import SplitData, leave_one_out
@@ -185,15 +185,5 @@ def _table(setting: Setting, entrants: dict[str, Entrant], times: dict[str, Time
     return markdown_table((*columns, *(f"times {rival}" for rival in rivals)), rows)
 
 
-def main() -> int:
-    """Run what the command line describes; returns the exit status."""
-    try:
-        run(tyro.cli(TargetsConfig))
-    except InputError as error:
-        print(f"targets_per_second.py: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(run, TargetsConfig))

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from curves import Curve, Point, Reached, best_epoch, seconds_to_reach, without_gain
 from filelock import FileLock, Timeout
 from peers.client import ALLOCATOR, Worker
 from peers.environment import recbole_python
 from peers.inter_file import write_inter
 from report import command, conditions, markdown_table, paragraph, verdict, write_section
+from script import run_script
 from torch import Tensor
 
 from easrec.data.catalog import default_cache_dir
@@ -433,15 +433,5 @@ def _by_epoch(epochs: list[Epoch], trained: dict[str, list[Curve]]) -> str:
     return "Medians over the trainings that lasted so long:\n\n" + markdown_table(columns, rows)
 
 
-def main() -> int:
-    """Run what the command line describes; returns the exit status."""
-    try:
-        run(tyro.cli(TimeToAccuracyConfig))
-    except InputError as error:
-        print(f"time_to_accuracy.py: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(run, TimeToAccuracyConfig))

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import tyro
 from peers.client import ALLOCATOR, Entrant, Times, Worker, take_turns
 from peers.environment import recbole_python
 from peers.inter_file import write_inter
 from report import command, conditions, markdown_table, paragraph, verdict, write_section
+from script import run_script
 
 from easrec.data.interactions import load_interactions
 from easrec.data.sequences import leave_one_out
@@ -222,15 +222,5 @@ def check_linear_attention(layer: dict[str, Any], *, heads: int) -> None:
         raise RuntimeError("LinRec's attention in RecBole differs from ours of the same weights")
 
 
-def main() -> int:
-    """Run what the command line describes; returns the exit status."""
-    try:
-        run(tyro.cli(TrainingConfig))
-    except InputError as error:
-        print(f"training.py: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(run, TrainingConfig))

@@ -29,16 +29,15 @@ def autocast(device: torch.device | str, precision: Precision) -> AbstractContex
     the residual sums, LayerNorms, the norms and sums of linear attention, scores and the loss stay in
     float32. Nothing has to be scaled: bfloat16 has the exponents of float32.
     """
-    return torch.autocast(
-        torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=True
-    )
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def compile_layers(layers: nn.ModuleList, device: torch.device | str) -> None:
     """Let torch compile each layer the first time that it is called; results agree to rounding.
 
-    Layers alone, with sizes that may change: what lies between them (packing, the loss in chunks) has sizes
-    that depend on the data. It takes seconds to a minute once, which long runs on a GPU win back.
+    Layers alone, and of them what has one form of computation: packing and the loss in chunks depend on the
+    lengths in a batch. Sizes may change without compiling anew. It takes seconds to a minute once, which long
+    runs on a GPU win back.
 
     Raises:
         InputError: the device is a CPU and there is no C++ compiler.

@@ -4,6 +4,8 @@ Shapes: B sequences, N positions, T real positions in the batch, D hidden size, 
 V items.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -105,6 +107,16 @@ class TransformerLayer(nn.Module):
         last = x.index_select(0, rows)
         attended = self._attend_at_last(last, x, packing)
         return self._feed_forward(last, embeddings.index_select(0, rows), attended)
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile what is computed between gathers; arguments as of `torch.compile`.
+
+        The gathers themselves have as many groups as the lengths of a batch make, and sizes of their own each
+        time: they stay outside.
+        """
+        for name in ("_attend_sequences", "_feed_forward"):
+            # On the object, in place of the class's method; no part of the module's state.
+            object.__setattr__(self, name, torch.compile(getattr(self, name), *args, **options))
 
     def _feed_forward(self, x: Tensor, embeddings: Tensor, attended: Tensor) -> Tensor:
         """The layer's output at some positions, from its input there and what the heads attended to."""

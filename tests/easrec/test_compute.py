@@ -27,6 +27,20 @@ def _batch(size=12):
     return next(training_batches(chains(32), LENGTH, size, form="windows", seed=0, epoch=1))
 
 
+def _padded(batch, lengths):
+    """The batch with its sequences cut to these lengths, in turn."""
+    kept = torch.tensor(lengths).repeat(len(batch.item_ids))[: len(batch.item_ids)]
+    real = torch.arange(LENGTH) < kept[:, None]
+    return replace(batch, item_ids=batch.item_ids * real, targets=batch.targets * real)
+
+
+def _last_only(batch):
+    """The batch with a target at the last position alone."""
+    last = batch.item_ids.count_nonzero(dim=1)[:, None] - 1
+    targets = torch.where(torch.arange(LENGTH) == last, batch.targets, 0)
+    return replace(batch, targets=targets, last_only=True)
+
+
 @pytest.mark.parametrize("attention", ["linear", "linear_bidirectional", "softmax"])
 def test_bfloat16_is_for_products_and_not_for_norms_sums_or_loss(attention):
     network = SequentialRecommender(replace(NETWORK, attention=attention), 13, LENGTH, dropout=0.0)
@@ -85,7 +99,8 @@ def _loss_and_gradients(module, *weights, batch):
 @needs_compiler
 @pytest.mark.parametrize("kind", ["network", "independent", "shared"])
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_layers_give_the_same_loss_and_gradients_whatever_the_batch(kind):
+def test_compiled_layers_give_the_same_loss_and_gradients_whatever_the_batch(kind, monkeypatch):
+    monkeypatch.setattr("easrec.models.packing._WORTH_GROUPS", 1)
     if kind == "network":
         plain, weights = SequentialRecommender(NETWORK, 13, LENGTH, dropout=0.0), ()
     else:
@@ -95,9 +110,10 @@ def test_compiled_layers_give_the_same_loss_and_gradients_whatever_the_batch(kin
     compile_layers(compiled.layers, "cpu")
     assert list(compiled.state_dict()) == list(plain.state_dict())
     forms = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    for size in (12, 5):
-        value, expected = _loss_and_gradients(plain, *weights, batch=_batch(size))
-        found_value, found = _loss_and_gradients(compiled, *weights, batch=_batch(size))
+    batches = [_batch(5), _padded(_batch(12), [LENGTH, 1, 4, 2, 3])]
+    for batch in [*batches, _last_only(batches[-1])]:
+        value, expected = _loss_and_gradients(plain, *weights, batch=batch)
+        found_value, found = _loss_and_gradients(compiled, *weights, batch=batch)
         assert found_value == pytest.approx(value, rel=1e-5)
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():

@@ -94,6 +94,17 @@ def test_softmax_attention_equals_the_plain_loop():
     torch.testing.assert_close(unmasked, reference.softmax_attention(q, k, v, everything))
 
 
+def test_fused_and_unfused_attention_agree_in_values_and_gradients(monkeypatch):
+    q, k, v = (x.requires_grad_() for x in _inputs(9))
+    unfused = softmax_attention(q, k, v)
+    gradients = torch.autograd.grad(unfused.square().sum(), (q, k, v))
+    monkeypatch.setattr("easrec.models.attention._UNFUSED_POSITIONS", 8)
+    fused = softmax_attention(q, k, v)
+    assert "ScaledDotProduct" in fused.grad_fn.name() and "ScaledDotProduct" not in unfused.grad_fn.name()
+    torch.testing.assert_close(unfused, fused)
+    torch.testing.assert_close(gradients, torch.autograd.grad(fused.square().sum(), (q, k, v)))
+
+
 def test_unknown_settings_are_refused():
     q, k, v = _inputs(2)
     with pytest.raises(ValueError, match="key_norm must be 'column' or 'row', got 'both'"):
