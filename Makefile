@@ -6,14 +6,21 @@ PYTHON ?= python3
 PIP_ARGS ?=
 # With CONSTRAINTS= (empty) pip chooses the versions: the way to a CUDA build of torch.
 CONSTRAINTS ?= constraints.txt
+# Optional dependencies; the image has those of its own (docker/Dockerfile).
+EXTRAS ?= dev
 # Passed to the pipeline: make sweep ARGS="--preset smoke"
 ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: sweep test lint format ui bench install clean
+.PHONY: sweep submit test lint format ui bench install clean
 
 sweep: install
 	$(BIN)/python pipelines/lambda_sweep.py $(ARGS)
+
+# A sweep on a running Ray cluster, with this checkout's code (docs/cluster.md):
+#   make submit RAY_ADDRESS=http://127.0.0.1:8265 ARGS="--output /runs/first"
+submit: install
+	VENV="$(abspath $(VENV))" docker/submit.sh $(ARGS)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
@@ -54,7 +61,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:
