@@ -131,6 +131,9 @@ def in_namespaces() -> list[str] | None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "EASREC_TEST_SLURM" not in os.environ, reason="two sweeps, which take minutes: set EASREC_TEST_SLURM=1"
+)
 def test_a_sweep_that_the_time_limit_stops_is_queued_again_and_goes_on(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
