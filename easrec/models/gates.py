@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from easrec.models.architecture import GateLayers
+from easrec.models.products import Linear
 
 GAMMA = 2.0
 """The largest value of a gate; twice the sigmoid of zero's 1/2, so that a new gate is close to 1."""
@@ -25,8 +26,8 @@ class DataAwareGate(nn.Module):
         super().__init__()
         if gate_layers not in (1, 2):
             raise ValueError(f"a gate has 1 or 2 layers, got gate_layers={gate_layers}")
-        self.inner = nn.Linear(hidden_size, hidden_size) if gate_layers == 2 else None
-        self.output = nn.Linear(hidden_size, output_size)
+        self.inner = Linear(hidden_size, hidden_size) if gate_layers == 2 else None
+        self.output = Linear(hidden_size, output_size)
         if self.inner is not None:
             nn.init.kaiming_uniform_(self.inner.weight, nonlinearity="relu")
             nn.init.zeros_(self.inner.bias)

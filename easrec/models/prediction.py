@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from easrec.models.autograd import refuse_second_derivative
+from easrec.models.products import product, sum_of_outer_products
 
 
 def check_lengths(item_ids: Tensor, lengths: Tensor) -> None:
@@ -45,7 +46,7 @@ def item_scores(outputs: Tensor, item_embedding: Tensor) -> Tensor:
     Also under autocast: scores of half precision would tie, and a tie counts against the target.
     """
     with torch.autocast(device_type=outputs.device.type, enabled=False):
-        scores = outputs.float() @ item_embedding.float().T
+        scores = product(outputs.float(), item_embedding.float())
     scores[:, 0] = -math.inf
     return scores
 
@@ -67,8 +68,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if with_gradient else None
         for start in range(0, len(hidden), chunk_rows):
             rows = slice(start, start + chunk_rows)
+            # Each batch has a last chunk of a size of its own.
+            recurs = rows.stop <= len(hidden)
             target = targets[rows].unsqueeze(1)
-            logits = hidden[rows] @ weight.T
+            logits = product(hidden[rows], weight, recurs=recurs)
             probabilities = logits.softmax(dim=1)
             # log sum exp, by the greatest probability; the target's may be too small for a logarithm.
             total = logits.amax(dim=1) - probabilities.amax(dim=1).log()
@@ -76,8 +79,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None and grad_weight is not None:
                 # Softmax less one at the target; the mean's factor comes with backward.
                 gradient = probabilities.scatter_add_(1, target, torch.full_like(total, -1).unsqueeze(1))
-                grad_hidden[rows] = gradient @ weight
-                grad_weight.addmm_(gradient.T, hidden[rows])
+                grad_hidden[rows] = product(gradient, weight.T, recurs=recurs)
+                grad_weight += sum_of_outer_products(gradient, hidden[rows], recurs=recurs)
         if grad_hidden is not None:
             ctx.save_for_backward(grad_hidden, grad_weight)
         return loss / len(hidden) if len(hidden) else loss * math.nan

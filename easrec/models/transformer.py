@@ -22,17 +22,18 @@ from easrec.models.dropout import dropout
 from easrec.models.gates import DataAwareGate
 from easrec.models.packing import Packing
 from easrec.models.prediction import check_lengths, item_loss, item_scores
+from easrec.models.products import Linear, linear
 
 LAYER_NORM_EPS = 1e-12
 
 
-def dense(input_size: int, output_size: int, *, blocks: int = 1) -> nn.Linear:
+def dense(input_size: int, output_size: int, *, blocks: int = 1) -> Linear:
     """A linear layer with Xavier-uniform weights and zero biases.
 
     `blocks` equal parts of the output are initialised as separate layers: queries, keys and values share
     one matrix product, yet each has the fan-out of its own.
     """
-    layer = nn.Linear(input_size, output_size)
+    layer = Linear(input_size, output_size)
     for part in layer.weight.chunk(blocks):
         nn.init.xavier_uniform_(part)
     nn.init.zeros_(layer.bias)
@@ -159,8 +160,8 @@ class TransformerLayer(nn.Module):
     def _attend_at_last(self, last_BD: Tensor, x_TD: Tensor, packing: Packing) -> Tensor:
         hidden, heads = x_TD.shape[1], self.architecture.num_heads
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
-        q_BHND = F.linear(last_BD, weight[:hidden], bias[:hidden]).view(-1, heads, 1, hidden // heads)
-        projected = packing.unpack(F.linear(x_TD, weight[hidden:], bias[hidden:]))
+        q_BHND = linear(last_BD, weight[:hidden], bias[:hidden]).view(-1, heads, 1, hidden // heads)
+        projected = packing.unpack(linear(x_TD, weight[hidden:], bias[hidden:]))
         split = projected.unflatten(2, (2, heads, hidden // heads))
         k_BHND, v_BHND = split.permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if packing.full else packing.mask
