@@ -3,8 +3,9 @@
     python benchmarks/epoch_profile.py
 
 Epochs of several networks, each in processes of its own: page faults and seconds with glibc's own settings
-and with freed buffers kept, with one thread and with two; then the share of each kind of operation. The
-result is printed and written to the section "Where an epoch goes" of RESULTS.md. It takes two minutes.
+and with freed buffers kept, with one thread and with two; then the share of each kind of operation, and how
+fast matrix products are by the libraries that torch has for them. The result is printed and written to the
+section "Where an epoch goes" of RESULTS.md. It takes two minutes.
 """
 
 import json
@@ -14,29 +15,39 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import tyro
 from peers.client import KEPT_BYTES
 from report import command, conditions, markdown_table, own_versions, paragraph, write_section
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from easrec.data.batches import training_batches
 from easrec.data.interactions import load_interactions
 from easrec.data.sequences import leave_one_out
 from easrec.models.architecture import Architecture
+from easrec.models.products import onednn_is_faster, product, sum_of_outer_products
 from easrec.models.transformer import SequentialRecommender
 from easrec.weight_steps import WeightSteps
 
 KINDS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm"),
+    "matrix products": (
+        "mkldnn::_linear_pointwise",
+        "aten::mm",
+        "aten::addmm",
+        "aten::bmm",
+        "aten::baddbmm",
+    ),
     "fused attention": (
         "aten::_scaled_dot_product_flash_attention_for_cpu",
         "aten::_scaled_dot_product_flash_attention_for_cpu_backward",
     ),
-    "softmax of the loss": ("aten::_softmax",),
+    "softmax": ("aten::_softmax", "aten::_softmax_backward_data"),
     "copies and gathers": (
         "aten::copy_",
         "aten::cat",
@@ -122,15 +133,49 @@ def work(settings: dict[str, Any], config: ProfileConfig) -> dict[str, Any]:
     return found
 
 
-def ask(config: ProfileConfig, network: str, *, threads: int, kept: bool, profiled: bool) -> dict[str, Any]:
-    """`work` in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+PRODUCTS = {
+    "dense layer, 4,608 x 64 to 256": (4608, 64, 256),
+    "dense layer, 4,608 x 64 to 64": (4608, 64, 64),
+    "scores of a chunk of the loss, 155 x 64 to 1,682": (155, 64, 1682),
+}
+
+
+def product_speeds(threads: int) -> dict[str, list[float]]:
+    """GFLOP/s of forward pass and weight gradient of each of `PRODUCTS`, by torch's own and as used."""
+    torch.set_num_threads(threads)
+    found = {}
+    for name, (rows, inputs, outputs) in PRODUCTS.items():
+        x, weight, grad = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs)
+        speeds = []
+        for function in (partial(product, x, weight), partial(sum_of_outer_products, grad, x)):
+            for enabled in (False, True):
+                torch.backends.mkldnn.enabled = enabled
+                speeds.append(2e-9 * rows * inputs * outputs / _fastest_s(function))
+        found[name] = speeds
+    return found
+
+
+def _fastest_s(function: Callable[[], Tensor], count: int = 100, rounds: int = 7) -> float:
+    """Seconds of a call, the least of several means."""
+    function()
+    seconds = []
+    with torch.no_grad():
+        for _ in range(rounds):
+            start_s = time.perf_counter()
+            for _ in range(count):
+                function()
+            seconds.append((time.perf_counter() - start_s) / count)
+    return min(seconds)
+
+
+def ask(config: ProfileConfig, **settings: Any) -> dict[str, Any]:
+    """`work`, or with `products` `product_speeds`, in a process of its own; `kept` keeps freed buffers."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(settings["threads"])}
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
         environment.pop(name, None)
-        if kept:
+        if settings["kept"]:
             environment[name] = str(KEPT_BYTES)
-    settings = json.dumps({"network": network, "threads": threads, "profiled": profiled})
-    options = ["--data", config.data, "--epochs", str(config.epochs), "--worker", settings]
+    options = ["--data", config.data, "--epochs", str(config.epochs), "--worker", json.dumps(settings)]
     done = subprocess.run(
         [sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True, env=environment, check=True
     )
@@ -138,17 +183,25 @@ def ask(config: ProfileConfig, network: str, *, threads: int, kept: bool, profil
     return found
 
 
+_PRODUCTS_NOTE = f"""Matrix products in float32 by torch's own choice and as they are used
+(`easrec.models.products`). On this processor oneDNN is {"" if onednn_is_faster() else "not "}taken for the
+large ones."""
+
+
 def run(config: ProfileConfig) -> None:
     """Measure, print and write."""
     rows = []
     for network in NETWORKS:
         for threads, kept in ((1, False), (1, True), (2, True)):
-            found = ask(config, network, threads=threads, kept=kept, profiled=False)
+            found = ask(config, network=network, threads=threads, kept=kept, profiled=False)
             wall_s, cpu_s, faults = found["epoch"]
             how = "kept" if kept else "glibc's own"
             rows.append([network, how, str(threads), f"{wall_s:.2f}", f"{cpu_s:.2f}", f"{faults:,.0f}"])
     columns = ("", "freed buffers", "threads", "s an epoch", "processor s", "page faults")
-    shares = {network: ask(config, network, threads=1, kept=True, profiled=True) for network in NETWORKS}
+    shares = {
+        network: ask(config, network=network, threads=1, kept=True, profiled=True) for network in NETWORKS
+    }
+    speeds = {threads: ask(config, products=True, threads=threads, kept=True) for threads in (1, 2)}
     kinds = [*KINDS, "element by element", "Python, unprofiled"]
     table = [
         *([kind, *(f"{of['shares'].get(kind, 0):.1%}" for of in shares.values())] for kind in kinds),
@@ -168,6 +221,15 @@ def run(config: ProfileConfig) -> None:
             paragraph(notes),
             markdown_table(columns, rows),
             markdown_table(("share of an epoch", *shares), table),
+            paragraph(_PRODUCTS_NOTE),
+            markdown_table(
+                ("GFLOP/s", "threads", "forward, torch's", "used", "weight gradient, torch's", "used"),
+                [
+                    [name, str(threads), *(f"{speed:.0f}" for speed in of[name])]
+                    for threads, of in speeds.items()
+                    for name in PRODUCTS
+                ],
+            ),
         ]
     )
     print(body)
@@ -178,7 +240,9 @@ def main() -> None:
     """Run what the command line describes."""
     config = tyro.cli(ProfileConfig)
     if config.worker:
-        print(json.dumps(work(json.loads(config.worker), config)))
+        settings = json.loads(config.worker)
+        products = settings.get("products", False)
+        print(json.dumps(product_speeds(settings["threads"]) if products else work(settings, config)))
     else:
         run(config)
 
