@@ -56,6 +56,8 @@ class Cluster:
     """What one trial asks Ray for."""
     slots: int
     """Trials that run at once."""
+    warmup_slots: int
+    """Warm-ups that run at once."""
 
     @property
     def memory_share(self) -> float | None:
@@ -80,11 +82,8 @@ class Cluster:
 
     def warmup_options(self, threads: int) -> dict[str, Any]:
         """Options of a warm-up's Ray task, which uses `threads` threads."""
-        # More threads than CPUs would never be scheduled; the number of threads stays what it is.
-        return {
-            "num_cpus": min(threads, self.cpus),
-            "num_gpus": min(self.resources.get("GPU", 0.0), 1.0),
-        }
+        request = warmup_request(threads, self.cpus, self.resources)
+        return {"num_cpus": request["CPU"], "num_gpus": request.get("GPU", 0.0)}
 
 
 def available_cpus() -> int:
@@ -199,9 +198,32 @@ def check_cluster(config: SweepConfig, nodes: Sequence[Mapping[str, float]]) -> 
             f"no node of the cluster has both {config.cpus_per_trial} CPUs and "
             f"{config.gpus_per_trial:g} GPUs for a trial; ask for fewer"
         )
-    return Cluster(cpus=cpus, gpus=gpus, device=device, resources=request, slots=slots)
+    warmup = warmup_request(config.warmup_threads, cpus, request)
+    return Cluster(
+        cpus=cpus,
+        gpus=gpus,
+        device=device,
+        resources=request,
+        slots=slots,
+        warmup_slots=max(sum(_room(node, warmup) for node in nodes), 1),
+    )
+
+
+def warmup_request(threads: int, cpus: int, trial: Mapping[str, float]) -> dict[str, float]:
+    """What a warm-up with so many threads asks Ray for, on nodes of at most so many CPUs."""
+    # More threads than CPUs would never be scheduled; the number of threads stays what it is.
+    request = {"CPU": float(min(threads, cpus))}
+    if "GPU" in trial:
+        request["GPU"] = min(trial["GPU"], 1.0)
+    return request
 
 
 def _room(node: Mapping[str, float], request: Mapping[str, float]) -> int:
     """How many such requests a node has room for."""
-    return int(min(node.get(name, 0.0) / amount for name, amount in request.items()))
+    rooms = []
+    for name, amount in request.items():
+        there = node.get(name, 0.0)
+        # A fraction of a GPU is one of the same GPU.
+        shared = name == "GPU" and amount < 1
+        rooms.append(int(there) * int(1 / amount) if shared else int(there / amount))
+    return min(rooms)

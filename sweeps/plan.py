@@ -1,27 +1,19 @@
-"""What a sweep will run: its trials in order, and the text of --plan."""
+"""What a sweep will run: its preset with the user's changes, and its trials in order."""
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
-from easrec.data.batches import num_training_batches
-from easrec.data.sequences import SplitData, Targets
+from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace
 from easrec.nas.controllers import TemperatureSchedule
-from easrec.nas.resources import layer_flops, network_flops
-from easrec.nas.search import SearchConfig, search, warm_up
-from easrec.retrain import RetrainConfig, retrain
-from easrec.training import training_form
+from easrec.nas.resources import network_flops
+from easrec.nas.search import SearchConfig
+from easrec.retrain import RetrainConfig
 from sweeps.config import SweepConfig
 from sweeps.method_options import MethodOptions
 from sweeps.presets import PRESETS, Preset
-from sweeps.reporter import duration_text
-from sweeps.summary import counted
 from sweeps.trial import TrialConfig
 
 _TIMED_STEPS = 3
@@ -139,143 +131,3 @@ def extremes_first(tradeoffs: Sequence[float]) -> list[float]:
         if left:
             ordered.append(left.pop())
     return ordered
-
-
-def plan_text(
-    config: SweepConfig, preset: Preset, data: SplitData, *, described: str, device: str, cpus: int
-) -> str:
-    """What --plan prints; takes some seconds, since a few real steps are timed.
-
-    Args:
-        config: what the user asked for.
-        preset: see `preset_of`.
-        data: what will be trained on.
-        described: what the data are, see `SweepData`.
-        device: where.
-        cpus: CPU cores that trials will be packed on.
-    """
-    space, max_length = preset.space, preset.search.max_length
-    attention = space.attention.replace("_", ", ")
-    lines = [
-        described,
-        "",
-        f"candidates ({len(space)}), each with 1 to {space.num_layers} layers, {space.weights} weights, "
-        f"{counted(space.num_heads, 'head')} of {attention} attention; FLOPs of one layer over "
-        f"{max_length} positions:",
-    ]
-    for candidate in range(len(space)):
-        architecture = space.architecture(candidate, 1)
-        lines.append(
-            f"  {candidate}: hidden {architecture.hidden_size:4d}  inner {architecture.inner_size:5d}  "
-            f"{layer_flops(architecture, max_length):13,d} FLOPs per layer"
-        )
-    if (bound := preset.search.max_flops) is not None:
-        lines.append(f"  derived networks need at most {bound:,d} FLOPs")
-    tradeoffs, seeds = preset.tradeoffs, config.seeds
-    seed_text = f"seed {config.seed}" if seeds == 1 else f"seeds {config.seed} to {config.seed + seeds - 1}"
-    lines += [
-        "",
-        f"trials ({len(tradeoffs) * seeds}): lambda {', '.join(f'{t:g}' for t in sorted(tradeoffs))}; "
-        f"{seed_text}",
-        f"each: warm-up of {counted(preset.search.warmup_epochs, 'epoch')} (once per seed), search of at "
-        f"most {preset.search.search_epochs}, retraining of at most {preset.retrain.max_epochs} epochs",
-    ]
-    times = _timed(config, preset, data, device)
-    slots = max(cpus // config.cpus_per_trial, 1)
-    retrain_epochs = min(preset.retrain.max_epochs, 4 * preset.retrain.patience)
-    architectures = min(len(tradeoffs), len(space) * space.num_layers)
-    estimate_s = seeds * (
-        preset.search.warmup_epochs * times["warmup"]
-        + len(tradeoffs) * preset.search.search_epochs * times["search"] / slots
-        + architectures * retrain_epochs * times["retrain"] / slots
-    )
-    lines += [
-        "",
-        f"an epoch: {times['steps']:.0f} steps; about {times['warmup']:.1f} s in the warm-up, "
-        f"{times['search']:.1f} s in the search, {times['retrain']:.1f} s in the retraining of the largest "
-        "network (from a few steps timed now)",
-        f"estimated time on {counted(slots, 'trial')} at once: about {duration_text(estimate_s)}, if "
-        f"every lambda gives its own architecture and a retraining takes {retrain_epochs} epochs",
-    ]
-    return "\n".join(lines)
-
-
-def _timed(config: SweepConfig, preset: Preset, data: SplitData, device: str) -> dict[str, float]:
-    """Seconds of an epoch of each stage, scaled up from a few steps on the first users."""
-    length = preset.search.max_length
-    steps = steps_per_epoch(preset, data)
-    share = min(1.0, _TIMED_STEPS / steps)
-    part = _first_users(data, max(round(share * data.num_users), _fewest_users(data)))
-    scale = data.num_users / part.num_users
-    search_config = dataclasses.replace(preset.search, warmup_epochs=1, search_epochs=1)
-    retrain_config = dataclasses.replace(preset.retrain, max_epochs=1)
-    threads = torch.get_num_threads()
-    # So few users make so few steps that the search would warn of it.
-    search_logger = logging.getLogger("easrec.nas")
-    level = search_logger.level
-    search_logger.setLevel(logging.ERROR)
-    largest = max(
-        (preset.space.architecture(k, preset.space.num_layers) for k in range(len(preset.space))),
-        key=lambda architecture: layer_flops(architecture, length),
-    )
-    try:
-        torch.set_num_threads(config.warmup_threads)
-        warm = warm_up(part, preset.space, search_config, device=device)
-        torch.set_num_threads(config.cpus_per_trial)
-        searched = search(part, preset.space, search_config, warm=warm, device=device)
-        retrained = retrain(largest, part, retrain_config, device=device)
-    finally:
-        torch.set_num_threads(threads)
-        search_logger.setLevel(level)
-    return {
-        "steps": steps,
-        "warmup": scale * warm.epochs[0].duration_s,
-        "search": scale * searched.search_s,
-        "retrain": scale * retrained.retrain_s,
-    }
-
-
-def steps_per_epoch(preset: Preset, data: SplitData) -> int:
-    """Batches of a search's first epoch.
-
-    Raises:
-        InputError: nobody's history is long enough to train on.
-    """
-    steps = num_training_batches(
-        data,
-        preset.search.max_length,
-        preset.search.batch_size,
-        form=training_form(preset.space),
-        seed=preset.search.seed,
-        epoch=1,
-    )
-    if steps == 0:
-        raise InputError(
-            f"data set {data.name!r} has no training target: nobody has two interactions in training; give a "
-            "longer log"
-        )
-    return steps
-
-
-def _fewest_users(data: SplitData) -> int:
-    """How many of the first users there must be for one to train on and one to ask at validation."""
-    trained = np.flatnonzero(data.train_ends - data.starts > 1)
-    return int(max(trained[0], data.valid.rows[0])) + 1
-
-
-def _first_users(data: SplitData, num_users: int) -> SplitData:
-    """The same data with the first rows only; all items stay."""
-    end = data.starts[num_users] if num_users < data.num_users else len(data.items)
-
-    def first(targets: Targets) -> Targets:
-        kept = targets.rows < num_users
-        return Targets(targets.rows[kept], targets.positions[kept])
-
-    return dataclasses.replace(
-        data,
-        items=data.items[:end],
-        starts=data.starts[:num_users],
-        train_ends=data.train_ends[:num_users],
-        valid=first(data.valid),
-        test=first(data.test),
-    )

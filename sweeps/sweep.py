@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 
 from easrec.errors import InputError
@@ -19,9 +18,10 @@ from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_protocols
 from easrec.training import FEW_STEPS
 from sweeps.addresses import without_credentials
-from sweeps.cluster import Cluster, available_cpus, ray_cluster
+from sweeps.cluster import Cluster, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
+from sweeps.estimate import steps_per_epoch
 from sweeps.layer_table import measure_layers
 from sweeps.measuring import MeasuringPlace
 from sweeps.mlflow_store import create_store, ui_command
@@ -29,7 +29,8 @@ from sweeps.nodes import check_nodes
 from sweeps.objects import ObjectStore, StorageError, open_storage
 from sweeps.output import STORE, SWEEP, default_output, identify, locked_output
 from sweeps.panels import ChartLabels
-from sweeps.plan import build_trials, plan_text, preset_of, steps_per_epoch
+from sweeps.plan import build_trials, preset_of
+from sweeps.plan_text import plan
 from sweeps.presets import Preset
 from sweeps.progress import Watcher, trial_label
 from sweeps.provenance import git_commit
@@ -69,14 +70,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     objects = None if config.storage is None or config.plan else open_storage(config.storage)
     data = load_data(config, preset)
     if config.plan:
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--plan times a few steps on --device cuda, and there is no GPU here; take cpu")
-        text = plan_text(
-            config, preset, data.split, described=data.described, device=device, cpus=available_cpus()
-        )
+        text = plan(config, preset, data.split, described=data.described)
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
     output = config.output or default_output(config)

@@ -69,7 +69,8 @@ def test_plan_prints_candidates_flops_and_trials_and_writes_nothing(log: Path, t
     flops = 10 * (8 * 256 + 256 + 4 * 512 + 6 * 256 + 2 * 512)
     assert f"hidden   16  inner    32  {flops:13,d} FLOPs per layer" in done.stdout
     assert "trials (4): lambda 0, 0.5; seeds 0 to 1" in done.stdout
-    assert re.search(r"estimated time on \d+ trials? at once: about \d+", done.stdout)
+    assert re.search(r"on this machine: \d+ trials? at once, each with 1 CPU\n", done.stdout)
+    assert re.search(r"estimated time: about \d+.* and \d+\.\d\d CPU-hours, if every lambda", done.stdout)
     assert done.stderr == ""
     assert list(elsewhere.iterdir()) == []
 

@@ -48,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     @contextmanager
     def cluster(config: SweepConfig) -> Iterator[Cluster]:
-        yield Cluster(cpus=1, gpus=0.0, device="cpu", resources={"CPU": 1.0}, slots=1)
+        yield Cluster(cpus=1, gpus=0.0, device="cpu", resources={"CPU": 1.0}, slots=1, warmup_slots=1)
 
     def warm(trials: Sequence[TrialConfig], shared: Shared, store: Store, cluster: Cluster) -> dict[str, str]:
         asked.append("warm")

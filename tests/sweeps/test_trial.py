@@ -2,18 +2,15 @@
 
 import dataclasses
 import json
-import re
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tyro
 
 from easrec.data.sequences import SplitData, leave_one_out
-from easrec.data.splits import temporal_split
 from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
@@ -25,7 +22,7 @@ from easrec.retrain import RetrainConfig
 from sweeps import trial as trial_module
 from sweeps.config import SweepConfig, option
 from sweeps.method_options import MethodOptions
-from sweeps.plan import build_trials, extremes_first, plan_text, preset_of
+from sweeps.plan import build_trials, extremes_first, preset_of
 from sweeps.presets import PRESETS, quick
 from sweeps.records import failed_record, failure, flatten, trial_record
 from sweeps.store import Store, StoredFailureError
@@ -266,40 +263,6 @@ def test_another_way_of_falling_replaces_the_presets_rate() -> None:
 def test_options_without_effect_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         preset_of(SweepConfig(**options))  # type: ignore[arg-type]
-
-
-def test_a_plan_has_every_pair_of_a_product_space_with_its_flops() -> None:
-    config = SweepConfig(
-        preset="smoke", pairing="product", weights="shared", max_length=8, max_flops=10**6,
-        hidden_intensities=(0.0, 0.5), inner_intensities=(0.0, 0.75),
-    )  # fmt: skip
-    data = leave_one_out(synthetic_interactions(40, 40, 8, seed=0))
-    preset = preset_of(config)
-    text = plan_text(config, preset, data, described="some data", device="cpu", cpus=2)
-    assert text.startswith("some data\n")
-    assert "candidates (4), each with 1 to 2 layers, shared weights, 4 heads of linear attention" in text
-    rows = re.findall(r"(\d): hidden +(\d+)  inner +(\d+) +([\d,]+) FLOPs per layer", text)
-    assert [(int(k), int(hidden), int(inner)) for k, hidden, inner, _ in rows] == [
-        (0, 32, 64), (1, 32, 16), (2, 16, 64), (3, 16, 16),
-    ]  # fmt: skip
-    for _, hidden, inner, flops in rows:
-        d, f = int(hidden), int(inner)
-        assert int(flops.replace(",", "")) == 8 * (8 * d * d + d * d + 4 * d * f + 6 * d * d + 2 * d * f)
-    assert "derived networks need at most 1,000,000 FLOPs" in text
-
-
-def test_a_plan_times_steps_where_the_first_users_are_asked_nothing() -> None:
-    log = synthetic_interactions(60, 40, 8, seed=0)
-    # The first 50 users ended long before the others began.
-    timestamps = np.arange(len(log.items)) + 10_000 * (log.users >= 50)
-    log = dataclasses.replace(log, timestamps=timestamps)
-    late = timestamps[log.users >= 50]
-    first, second = (float(late[int(len(late) * share)]) for share in (0.5, 0.8))
-    data = temporal_split(log, boundaries=(first, second))
-    assert data.valid.rows.min() >= 50
-    config = SweepConfig(preset="smoke", max_length=8, batch_size=4)
-    text = plan_text(config, preset_of(config), data, described="", device="cpu", cpus=1)
-    assert "estimated time on 1 trial at once" in text
 
 
 def test_a_sweep_has_one_trial_per_tradeoff_and_seed_and_one_warm_up_per_seed() -> None:
