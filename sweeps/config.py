@@ -54,8 +54,8 @@ class SweepOptions(DataOptions):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks are trained and measured; auto takes a GPU if Ray has one."""
     plan: bool = False
-    """Print the candidates, their FLOPs, the trials, and the time, CPU-hours and GPU-hours that they may take,
-    on the cluster of --ray-address if there is one, and stop."""
+    """Print the candidates, their FLOPs, the trials, and the time, CPU-hours and GPU-hours that they may
+    take, on the cluster of --ray-address if there is one, and stop."""
     cpus_per_trial: int = 1
     """CPU cores of a trial, which are its threads too; trials are packed on the cores there are."""
     gpus_per_trial: float = 1.0
