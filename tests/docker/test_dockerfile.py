@@ -48,6 +48,45 @@ def test_the_image_installs_as_make_install_does() -> None:
     assert "VENV=/opt/venv" in command
 
 
+@pytest.mark.parametrize(
+    ("torch", "index", "built", "status", "said"),
+    [
+        ("cpu", "", "cpu", 0, "PIP_ARGS=--no-cache-dir  --quiet"),
+        ("cpu", "URL", "cpu", 0, "PIP_ARGS=--no-cache-dir --extra-index-url URL --quiet"),
+        ("cuda", "URL", "cuda", 0, "PIP_ARGS=--no-cache-dir  --quiet"),
+        (
+            "cpu",
+            "",
+            "cuda",
+            2,
+            "TORCH=cpu, but pip's index gave a build for cuda: name another, for cpu by CPU_INDEX",
+        ),
+        ("rocm", "", "cpu", 2, "TORCH must be cpu or cuda, got 'rocm'"),
+    ],
+)
+def test_the_image_has_the_torch_that_was_asked_for(
+    tmp_path: Path, torch: str, index: str, built: str, status: int, said: str
+) -> None:
+    """The step of the image in a directory of the test's own, with stand-ins for make and Python."""
+    (step,) = re.findall(r"^RUN (mkdir easrec .*)$", STEPS, re.MULTILINE)
+    tools = {
+        "make": 'for word; do case "$word" in PIP_ARGS=*) echo "$word";; esac; done',
+        "python": f"echo {built}",
+    }
+    for name, script in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", step.replace("/opt/venv/bin/python", str(tmp_path / "python"))],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "TORCH": torch, "CPU_INDEX": index, "PIP_ARGS": "--quiet"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, said in done.stdout + done.stderr) == (status, True)
+
+
 def test_the_code_that_is_copied_last_belongs_to_root() -> None:
     final = STEPS.split("\nFROM ")[-1]
     copied = re.findall(r"^COPY (?!--from)(\S+) /app/\S+$", final, re.MULTILINE)

@@ -134,6 +134,9 @@ def test_gpus_train_and_one_node_measures_latency(job: dict[str, Any]) -> None:
     assert json.loads(resources) == {"latency": 1}
     size = latency["template"]["spec"]["containers"][0]["resources"]
     assert size["requests"] == size["limits"]
+    # It has no GPU, so it is CPUs that the job measures on.
+    assert "nvidia.com/gpu" not in size["limits"]
+    assert "--device cuda --measure-on cpu" in job["spec"]["entrypoint"]
 
 
 def test_the_entrypoint_is_a_sweep_that_goes_on_where_there_is_one(job: dict[str, Any]) -> None:
