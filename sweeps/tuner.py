@@ -73,8 +73,8 @@ def train_trials(
         cluster: what each may use.
         on_busy: whether a trial waits for a retraining that another one is doing, or ends without it.
         on_end: called in this thread with the id of each trial that ends, however it did.
-        program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`. Another one shows how
-            trials are scheduled where they cannot be trained.
+        program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`. Another one shows
+            how trials are scheduled where they cannot be trained.
 
     Returns:
         Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.

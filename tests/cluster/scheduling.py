@@ -1,7 +1,7 @@
 """Trials that look around instead of training: where they are, which GPUs they see, and what data they got.
 
-`python -m tests.cluster.scheduling HOST:PORT DIRECTORY GPUS_PER_TRIAL` sends them to a cluster as a sweep sends its
-own, through `sweeps.cluster` and `sweeps.tuner`. Nothing is trained, so the GPUs need not be there.
+`python -m tests.cluster.scheduling HOST:PORT DIRECTORY GPUS_PER_TRIAL` sends them to a cluster as a sweep
+sends its own, through `sweeps.cluster` and `sweeps.tuner`. Nothing is trained, so the GPUs need not be there.
 """
 
 import json

@@ -1,8 +1,7 @@
 """The program on a Ray cluster of two nodes: where trials run, what they see, and what a lost node costs."""
 
+import itertools
 import json
-import os
-import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -180,9 +179,7 @@ def test_a_node_that_dies_costs_nothing_that_was_computed(
     output, storage = tmp_path / "sweep", tmp_path / "storage"
     place = Place([], output / "store") if kept_in == "output" else Place(["--storage", storage], storage)
     with two_nodes(HEAD, ("--num-cpus=4",)) as cluster:
-        process = cluster.sweep(
-            *options(log, output), *place.words, EASREC_CACHE_DIR=str(cluster.head.cache)
-        )
+        process = cluster.sweep(*options(log, output), *place.words, EASREC_CACHE_DIR=str(cluster.head.cache))
         try:
             deadline_s = time.monotonic() + 300
             while True:
@@ -212,7 +209,7 @@ def test_a_node_that_dies_costs_nothing_that_was_computed(
         assert result["start_ms"] < killed_ms
         gap_s = max(
             after["timestamp_ms"] - each["timestamp_ms"] - 1000 * after["duration_s"]
-            for each, after in zip(epochs, epochs[1:], strict=False)
+            for each, after in itertools.pairwise(epochs)
         )
         began_again += gap_s > 1000  # a process had to start and import torch
     assert began_again >= lost

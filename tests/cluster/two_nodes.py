@@ -1,7 +1,7 @@
 """Two real Ray nodes on this machine: each a `ray start` of its own, at a loopback address of its own.
 
-GPUs are as many as `--num-gpus` says: Ray schedules them, and hides them from processes, whether they are there or
-not. Either node can be killed as a machine that loses its power is.
+GPUs are as many as `--num-gpus` says: Ray schedules them, and hides them from processes, whether or not they
+are there. Either node can be killed as a machine that loses its power is.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
 import psutil
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +86,7 @@ class TwoNodes:
         """Run a program of this directory on the cluster; returns the JSON value that it printed last."""
         done = subprocess.run(
             [sys.executable, "-m", f"tests.cluster.{script}", self.address, *map(str, words)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             check=False,
             cwd=ROOT,
@@ -177,4 +177,3 @@ def two_nodes(head: Sequence[str], other: Sequence[str]) -> Iterator[TwoNodes]:
         for node in reversed(nodes):
             node.stop()
         shutil.rmtree(directory, ignore_errors=True)
-
