@@ -64,56 +64,76 @@ def trial_label(trial: TrialConfig | FailedTrial) -> str:
     return f"lambda {trial.tradeoff:g}, seed {trial.seed}"
 
 
+@dataclass(slots=True)
+class _Chain:
+    """The stages of a trial; keys are hashes of all its settings, so they are computed once."""
+
+    trial: TrialConfig
+    label: str
+    warm: Entry
+    search: Entry
+    retrain: Entry | None = None
+    """Known once the search has derived an architecture."""
+
+
 class Watcher:
-    """Reads the state of a sweep from its store; finished entries are read once."""
+    """Reads the state of a sweep from its store.
+
+    A look costs as much as is being computed at that moment, not as much as the sweep has trials: what is
+    finished is read once, and what nobody has begun is not asked for.
+    """
 
     def __init__(self, trials: Sequence[TrialConfig], store: Store, *, since_ms: int) -> None:
         """Watch `trials`; attempts that began before `since_ms` are of an earlier, dead run."""
-        self._trials = trials
         self._store = store
         self._since_ms = since_ms
+        self._chains = [
+            _Chain(
+                trial,
+                trial_label(trial),
+                store.entry("warm", trial.warm_key),
+                store.entry("search", trial.search_key),
+            )
+            for trial in trials
+        ]
         self._finished: dict[str, StageState] = {}
 
     def snapshot(self) -> Snapshot:
         """The present state."""
         self._store.refresh()
+        begun = self._store.begun()
         stages: dict[str, StageState] = {}
         finished = failed = unknown = 0
-        for trial in self._trials:
-            chain: list[tuple[StageName, Entry, str, int]] = [
-                (
-                    "warm-up",
-                    self._store.entry("warm", trial.warm_key),
-                    f"seed {trial.seed}",
-                    trial.search.warmup_epochs,
-                ),
-                (
-                    "search",
-                    self._store.entry("search", trial.search_key),
-                    trial_label(trial),
-                    trial.search.search_epochs,
-                ),
-            ]
-            architecture = trial_architecture(trial, self._store)
-            if architecture is not None:
-                entry = self._store.entry("retrain", trial.retrain_key(architecture))
-                chain.append(("retraining", entry, trial_label(trial), trial.retrain.max_epochs))
-            for stage, entry, label, num_epochs in chain:
-                if entry.place not in stages:
-                    stages[entry.place] = self._state(stage, entry, label, num_epochs)
-            states = [stages[entry.place] for _, entry, _, _ in chain]
-            if any(state.status == "failed" for state in states):
-                failed += 1
-            elif architecture is None:
-                unknown += 1
-            elif states[-1].status == "finished":
-                finished += 1
-        return Snapshot(stages, len(self._trials), finished, failed, unknown)
 
-    def _state(self, stage: StageName, entry: Entry, label: str, num_epochs: int) -> StageState:
+        def state(stage: StageName, entry: Entry, label: str, num_epochs: int) -> StageState:
+            if entry.place not in stages:
+                stages[entry.place] = self._state(stage, entry, label, num_epochs, entry.place in begun)
+            return stages[entry.place]
+
+        for chain in self._chains:
+            trial = chain.trial
+            warmed = state("warm-up", chain.warm, f"seed {trial.seed}", trial.search.warmup_epochs)
+            searched = state("search", chain.search, chain.label, trial.search.search_epochs)
+            if chain.retrain is None and searched.status == "finished":
+                architecture = trial_architecture(trial, self._store)
+                assert architecture is not None  # it is part of a finished search
+                chain.retrain = self._store.entry("retrain", trial.retrain_key(architecture))
+            statuses = [warmed.status, searched.status]
+            if chain.retrain is not None:
+                retrained = state("retraining", chain.retrain, chain.label, trial.retrain.max_epochs)
+                statuses.append(retrained.status)
+            if "failed" in statuses:
+                failed += 1
+            elif chain.retrain is None:
+                unknown += 1
+            elif statuses[-1] == "finished":
+                finished += 1
+        return Snapshot(stages, len(self._chains), finished, failed, unknown)
+
+    def _state(self, stage: StageName, entry: Entry, label: str, num_epochs: int, begun: bool) -> StageState:
         if entry.place in self._finished:
             return self._finished[entry.place]
-        result = entry.result()
+        result = entry.result() if begun else None
         if result is not None:
             durations = tuple(epoch["duration_s"] for epoch in result.value.get("epochs", ()))
             state = StageState(
@@ -128,7 +148,7 @@ class Watcher:
             self._finished[entry.place] = state
             return state
         # A report of an earlier, killed attempt counts as well: the stage resumes after that epoch.
-        activity = entry.activity()
+        activity = entry.activity() if begun else None
         report = (activity and activity.report) or {"epoch": 0, "duration_s": None}
         durations = () if report["duration_s"] is None else (report["duration_s"],)
         running = activity is not None and activity.start_ms >= self._since_ms

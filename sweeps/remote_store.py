@@ -179,6 +179,13 @@ class RemoteStore(Store):
             finished = before.finished
         self._watched = _Watched(state.coordinator, finished | state.finished, state.running)
 
+    def begun(self) -> set[str]:
+        """Places that are finished or being computed, as of the latest `refresh`; calls it if none was."""
+        if self._watched is None:
+            self.refresh()
+        assert self._watched is not None
+        return self._watched.finished | self._watched.running.keys()
+
     def finished(self, place: str, *, ask: bool = False) -> _Finished | None:
         """What a place holds, or None while it is not finished; `ask` the object store in any case."""
         if place in self._known:

@@ -62,6 +62,7 @@ def train_trials(
     *,
     on_busy: OnBusy,
     on_end: Callable[[str], None],
+    program: Callable[..., None] = train,
 ) -> dict[str, str]:
     """Run trials with Ray Tune, in their order, as many at once as the cluster has room for.
 
@@ -72,12 +73,14 @@ def train_trials(
         cluster: what each may use.
         on_busy: whether a trial waits for a retraining that another one is doing, or ends without it.
         on_end: called in this thread with the id of each trial that ends, however it did.
+        program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`. Another one shows
+            how trials are scheduled where they cannot be trained.
 
     Returns:
         Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
     """
     trainable = tune.with_parameters(
-        train,
+        program,
         trials={trial.trial_id: trial for trial in trials},
         data=data,
         store=store,

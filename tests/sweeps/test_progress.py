@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import sweeps.store as store_module
 from easrec.files import write_json
 from easrec.models.architecture import Architecture
 from easrec.training import EpochReport
@@ -120,6 +121,38 @@ def test_a_failed_warm_up_fails_every_trial_of_its_seed(tmp_path: Path) -> None:
     )
     snapshot = Watcher(trials, store, since_ms=0).snapshot()
     assert (snapshot.num_failed, snapshot.num_unknown) == (2, 0)
+
+
+def test_a_look_reads_what_is_being_computed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    trials = [a_trial(0.1 * number) for number in range(50)]
+    for trial in trials[:20]:
+        finish_training(store, trial)
+    watcher = Watcher(trials, store, since_ms=0)
+    first = watcher.snapshot()
+    assert (first.num_finished, first.num_unknown) == (20, 30)
+    asked = []
+    read = store_module.read_json
+
+    def reading(path: Path) -> object:
+        asked.append(path.relative_to(tmp_path).parts[1])
+        return read(path)
+
+    monkeypatch.setattr(store_module, "read_json", reading)
+    assert watcher.snapshot() == first
+    assert asked == [], "what is finished does not change, and what nobody has begun has nothing"
+
+    def looked_at(workspace: Workspace) -> dict[str, object]:
+        write_json(workspace.directory / PROGRESS, report("search", 2, 5, 7.5))
+        asked.clear()
+        stages = watcher.snapshot().stages
+        assert stages[f"search/{trials[30].search_key}"].epoch == 2
+        return {"epochs": [], "architecture": ARCHITECTURE.to_dict()}
+
+    store.get_or_compute("search", trials[30].search_key, looked_at)
+    assert set(asked) == {trials[30].search_key}
 
 
 def state(stage: str, status: str, epoch: int, num_epochs: int, *durations_s: float) -> StageState:

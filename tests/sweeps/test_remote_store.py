@@ -278,6 +278,7 @@ def test_a_driver_that_polls_asks_the_object_store_nothing(server: ObjectServer,
             activity = driver.entry("warm", "key").activity()
             assert activity is not None and activity.report == {"epoch": 1}
             assert driver.entry("warm", "before").result() is not None
+            assert driver.begun() == {"warm/before", "warm/key"}
         assert len(server.requests) == asked
         return {"n": 1}
 
