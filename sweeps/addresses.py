@@ -1,9 +1,13 @@
 """Addresses of servers that users name: their forms, and how they are shown without their passwords."""
 
+import os
 import re
 from urllib.parse import unquote
 
 from easrec.errors import InputError
+
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's own variable of the environment for the address of a store."""
 
 _HIDDEN = "***"
 _USER_INFO = re.compile(r"(?<=://)([^/?#\s]*)@")
@@ -42,6 +46,15 @@ def without_credentials(text: str, address: str) -> str:
     return text
 
 
+def with_password(address: str) -> str:
+    """An address whose password is hidden, with the password if MLFLOW_TRACKING_URI is the same address.
+
+    So a password is in no file, no log and no list of processes. Other addresses come back as they are.
+    """
+    whole = os.environ.get(TRACKING_VARIABLE, "")
+    return whole if _HIDDEN in address and masked(whole) == address else address
+
+
 def check_ray_address(address: str) -> None:
     """Refuse what can be no Ray cluster for a sweep.
 
@@ -77,7 +90,8 @@ def check_tracking_uri(address: str) -> None:
         raise InputError(
             f"--tracking-uri must name an absolute path, sqlite:////PATH/mlflow.db, got {address}"
         )
-    if f":{_HIDDEN}@" in address or f"://{_HIDDEN}@" in address:
+    if _HIDDEN in address:
         raise InputError(
-            f"--tracking-uri {address} has {_HIDDEN} in place of its password; put the password in"
+            f"--tracking-uri {address} has {_HIDDEN} in place of its password; put the password in, or the "
+            f"whole address into {TRACKING_VARIABLE}"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from easrec.errors import InputError
-from sweeps.addresses import check_ray_address, check_tracking_uri, masked
+from sweeps.addresses import check_ray_address, check_tracking_uri, masked, with_password
 from sweeps.data_options import DataOptions, option
 from sweeps.method_options import MethodOptions
 from sweeps.storage_url import check_storage_url
@@ -47,8 +47,8 @@ class SweepOptions(DataOptions):
     nodes see."""
     tracking_uri: str | None = None
     """Where MLflow records: http://HOST:PORT of a server, or a database such as
-    postgresql+psycopg://USER@HOST/NAME. Only this process writes there. Left out: mlflow.db in the output
-    directory."""
+    postgresql+psycopg://USER@HOST/NAME. Only this process writes there. A password written as *** is that of
+    the same address in MLFLOW_TRACKING_URI. Left out: mlflow.db in the output directory."""
     resume: bool = False
     """Go on with the sweep in --output: what is finished there is not repeated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -104,7 +104,7 @@ class SweepConfig(MethodOptions, SweepOptions):
                 f"--measure-on must be cpu, cuda or a type of accelerator, got {self.measure_on!r}"
             )
         if self.tracking_uri is not None:
-            check_tracking_uri(self.tracking_uri)
+            check_tracking_uri(with_password(self.tracking_uri))
         if self.storage is not None:
             check_storage_url(self.storage)
         if self.resume and self.output is None:

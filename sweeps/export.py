@@ -19,6 +19,7 @@ from easrec.evaluation.protocols import selection_protocol
 from easrec.models.saving import load_network
 from easrec.models.transformer import SequentialRecommender
 from easrec.serving import save_bundle
+from sweeps.addresses import masked, without_credentials
 from sweeps.choice import Pick, best_trial, choose
 from sweeps.export_config import ExportConfig
 from sweeps.intervals import Estimate, accuracy_estimates, largest_difference
@@ -114,8 +115,8 @@ def _check_reachable(client: "MlflowClient", uri: str) -> None:
     try:
         client.search_experiments(max_results=1)
     except MlflowException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"no MLflow answers at {uri} ({reason}); check the address") from error
+        reason = without_credentials(" ".join(str(error).split()), uri)[:200]
+        raise InputError(f"no MLflow answers at {masked(uri)} ({reason}); check the address") from error
 
 
 def _open(config: ExportConfig, client: "MlflowClient | None", scratch: Path) -> _Opened:
@@ -263,6 +264,6 @@ def _say_registered(
     say(
         "to serve it at http://127.0.0.1:5001:\n"
         f"  PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
-        f"MLFLOW_TRACKING_URI={shlex.quote(client.tracking_uri)} {python} -m mlflow models serve "
+        f"MLFLOW_TRACKING_URI={shlex.quote(masked(client.tracking_uri))} {python} -m mlflow models serve "
         f"--model-uri {shlex.quote(registered.uri)} --env-manager local --host 127.0.0.1 --port 5001"
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from easrec.errors import InputError
 from easrec.files import what_is_at
-from sweeps.output import SWEEP
-
-TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+from sweeps.addresses import TRACKING_VARIABLE, masked, with_password
+from sweeps.output import SWEEP, noted_tracking_uri
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +25,9 @@ class ExportConfig:
     """Instead: id of an MLflow run, of a sweep or of one of its trials. Nothing but the MLflow store is
     needed then."""
     tracking_uri: str | None = None
-    """MLflow store with the runs and the model registry: sqlite:////PATH/mlflow.db or http://HOST:PORT. Left
-    out: that of --output, else MLFLOW_TRACKING_URI."""
+    """MLflow store with the runs and the model registry: sqlite:////PATH/mlflow.db, http://HOST:PORT, or a
+    database's address. Left out: the one that the sweep of --output was recorded in, else
+    MLFLOW_TRACKING_URI."""
     pick: str | None = None
     """knee: the bend of the front of accuracy against FLOPs. best: the most accurate. max-latency-ms=X: the
     most accurate with a median latency of at most X milliseconds. All by validation. Left out: knee, unless
@@ -82,10 +82,11 @@ class ExportConfig:
             self.store_uri()
 
     def store_uri(self) -> str | None:
-        """The MLflow store that the options name, or None where that of --output is meant.
+        """The MLflow store that the options name, or None where it is the database in --output.
 
         Raises:
-            InputError: it has a form that MLflow 3 refuses, its file is missing, or --run comes without any.
+            InputError: it has a form that MLflow 3 refuses, its file is missing, --run comes without any, or
+                its password is not known.
         """
         uri = self.tracking_uri
         if uri is None and self.output is None:
@@ -95,12 +96,21 @@ class ExportConfig:
                     f"--run needs the MLflow store that has the run: give --tracking-uri, --output, or set "
                     f"{TRACKING_VARIABLE}"
                 )
+        if uri is None and self.output is not None:
+            uri = noted_tracking_uri(self.output)
         if uri is None:
             return None
+        uri = with_password(uri)
+        if "***" in uri:
+            raise InputError(
+                f"the password of the MLflow store {uri} is kept nowhere; give the whole address in "
+                f"{TRACKING_VARIABLE}"
+            )
         scheme, _, rest = uri.partition("://")
         if not rest or scheme == "file":
             raise InputError(
-                f"{uri!r} is no address of an MLflow store; write sqlite:////PATH/mlflow.db or http://HOST:PORT"
+                f"{masked(uri)!r} is no address of an MLflow store; write sqlite:////PATH/mlflow.db or "
+                "http://HOST:PORT"
             )
         # SQLAlchemy would make an empty database of a mistyped path.
         if scheme == "sqlite" and not Path(rest.removeprefix("/")).is_file():

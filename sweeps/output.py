@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from easrec.errors import InputError
 from easrec.files import read_json, what_is_at, write_json
+from sweeps.addresses import masked
 from sweeps.config import SweepConfig, option
 from sweeps.store import now_ms
 
@@ -21,6 +22,9 @@ SWEEP = "sweep.json"
 
 STORE = "store"
 """Directory within it for the results of stages, unless they go to a storage of their own."""
+
+TRACKING = "tracking.json"
+"""File that says where MLflow records the sweep, if that is not in its directory."""
 
 _LOCK = ".lock"
 
@@ -151,3 +155,17 @@ def identify(
             "Resume it with what it was started with, or choose another --output"
         )
     return SweepIdentity(stored["sweep_id"], stored["start_ms"])
+
+
+def note_tracking_uri(path: Path, tracking_uri: str | None) -> None:
+    """Write down where the sweep in `path` is recorded from now on, without the password; None: in `path`."""
+    if tracking_uri is None:
+        (path / TRACKING).unlink(missing_ok=True)
+    else:
+        write_json(path / TRACKING, {"tracking_uri": masked(tracking_uri)})
+
+
+def noted_tracking_uri(path: Path) -> str | None:
+    """Where the sweep in `path` is recorded, as `note_tracking_uri` wrote it."""
+    file = path / TRACKING
+    return str(read_json(file)["tracking_uri"]) if file.is_file() else None

@@ -21,7 +21,7 @@ import pandas as pd
 
 from easrec.data.items import Items
 from easrec.files import read_json
-from sweeps.export_config import TRACKING_VARIABLE
+from sweeps.addresses import TRACKING_VARIABLE
 from sweeps.mlflow_store import EXPERIMENT, open_experiment
 from sweeps.records import flatten
 from sweeps.source import SweepFacts, Trained, find_trial

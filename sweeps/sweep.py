@@ -17,7 +17,7 @@ from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_protocols
 from easrec.training import FEW_STEPS
-from sweeps.addresses import without_credentials
+from sweeps.addresses import check_tracking_uri, with_password, without_credentials
 from sweeps.cluster import Cluster, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
@@ -27,7 +27,15 @@ from sweeps.measuring import MeasuringPlace
 from sweeps.mlflow_store import create_store, ui_command
 from sweeps.nodes import check_nodes
 from sweeps.objects import ObjectStore, StorageError, open_storage
-from sweeps.output import STORE, SWEEP, default_output, identify, locked_output
+from sweeps.output import (
+    STORE,
+    SWEEP,
+    default_output,
+    identify,
+    locked_output,
+    note_tracking_uri,
+    noted_tracking_uri,
+)
 from sweeps.panels import ChartLabels
 from sweeps.plan import build_trials, preset_of
 from sweeps.plan_text import plan
@@ -75,7 +83,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         return 0
     output = config.output or default_output(config)
     with locked_output(output, resume=config.resume) as path:
-        config = dataclasses.replace(config, output=path)
+        config = dataclasses.replace(config, output=path, tracking_uri=_tracking_uri(config, path))
         try:
             with _sigterm_as_interrupt():
                 return _Sweep(config, preset, data, path, objects, console).run()
@@ -92,6 +100,18 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
                 soft_wrap=True,
             )
             return status
+
+
+def _tracking_uri(config: SweepConfig, path: Path) -> str | None:
+    """The whole address that the options name, or of a resumed sweep the one that it had before."""
+    uri = config.tracking_uri
+    if uri is None and config.resume:
+        uri = noted_tracking_uri(path)
+    if uri is None:
+        return None
+    uri = with_password(uri)
+    check_tracking_uri(uri)
+    return uri
 
 
 @contextmanager
@@ -203,6 +223,7 @@ class _Sweep:
                 self.store = shared_store(self.objects)
             identity = identify(self.path, self.config, facts, licence=self.licence)
             self.store.refresh()
+            note_tracking_uri(self.path, self.config.tracking_uri)
             self.items.save(self.path / ITEMS)
             with ThreadPoolExecutor(max_workers=1) as pool:
                 # MLflow takes seconds to make its database: meanwhile the warm-up trains.

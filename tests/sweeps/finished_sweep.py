@@ -12,7 +12,7 @@ from easrec.evaluation.profile import ProfileConfig
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, load_data
 from sweeps.mlflow_store import create_store
-from sweeps.output import SWEEP, identify
+from sweeps.output import SWEEP, identify, note_tracking_uri
 from sweeps.panels import ChartLabels
 from sweeps.plan import build_trials, preset_of
 from sweeps.records import MEASURED, flatten, trial_architecture, trial_record
@@ -110,7 +110,8 @@ def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> Fini
         start_ms=identity.start_ms,
         end_ms=identity.start_ms + 1,
     )
-    uri = create_store(directory)
+    note_tracking_uri(directory, config.tracking_uri)
+    uri = config.tracking_uri or create_store(directory)
     recorder = SweepRecorder(uri, identity.sweep_id, start_ms=identity.start_ms, run_name=directory.name)
     frame = results_frame(records, accuracy=ACCURACY)
     labels = ChartLabels(dataset=data.split.name, max_length=10, threads=1, accuracy=ACCURACY)

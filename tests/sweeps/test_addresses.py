@@ -1,12 +1,16 @@
 """Which addresses are taken, and that none is shown with its password."""
 
+import dataclasses
 import shlex
+from pathlib import Path
 
 import pytest
 
 from easrec.errors import InputError
-from sweeps.addresses import masked, without_credentials
+from sweeps import sweep as sweep_module
+from sweeps.addresses import TRACKING_VARIABLE, masked, with_password, without_credentials
 from sweeps.config import SweepConfig
+from sweeps.output import TRACKING, note_tracking_uri
 
 SECRET = "s3cr@et:%21"
 
@@ -39,8 +43,44 @@ def test_the_command_to_resume_hides_the_password_and_says_so_when_used() -> Non
     words = shlex.split(config.command())
     assert SECRET not in " ".join(words)
     again = SweepConfig(tracking_uri=words[words.index("--tracking-uri") + 1])
-    with pytest.raises(InputError, match=r"has \*\*\* in place of its password; put the password in"):
+    with pytest.raises(InputError, match=r"has \*\*\* in place of its password; put the password in, or the"):
         again.check()
+
+
+def test_a_hidden_password_is_taken_from_the_environment_for_the_same_address_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = f"postgresql://ann:{SECRET}@db/mlflow?sslkey={SECRET}"
+    hidden = "postgresql://ann:***@db/mlflow?sslkey=***"
+    monkeypatch.setenv(TRACKING_VARIABLE, whole)
+    assert with_password(hidden) == whole
+    SweepConfig(tracking_uri=hidden).check()
+    for other in (
+        "postgresql://bob:***@db/mlflow",
+        "http://mlflow:5000",
+        f"postgresql://ann:{SECRET}@other/mlflow",
+    ):
+        assert with_password(other) == other
+    monkeypatch.delenv(TRACKING_VARIABLE)
+    assert with_password(hidden) == hidden
+    with pytest.raises(InputError, match=r"in place of its password"):
+        SweepConfig(tracking_uri="postgresql://db/mlflow?password=***").check()
+
+
+def test_a_resumed_sweep_is_recorded_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TRACKING_VARIABLE, raising=False)
+    note_tracking_uri(tmp_path, f"http://ann:{SECRET}@mlflow:5000")
+    assert SECRET not in (tmp_path / TRACKING).read_text()
+    assert sweep_module._tracking_uri(SweepConfig(), tmp_path) is None
+    resumed = SweepConfig(output=tmp_path, resume=True)
+    with pytest.raises(
+        InputError, match=r"http://ann:\*\*\*@mlflow:5000 has \*\*\* in place of its password"
+    ):
+        sweep_module._tracking_uri(resumed, tmp_path)
+    monkeypatch.setenv(TRACKING_VARIABLE, f"http://ann:{SECRET}@mlflow:5000")
+    assert sweep_module._tracking_uri(resumed, tmp_path) == f"http://ann:{SECRET}@mlflow:5000"
+    elsewhere = dataclasses.replace(resumed, tracking_uri="http://other:5000")
+    assert sweep_module._tracking_uri(elsewhere, tmp_path) == "http://other:5000"
 
 
 def test_the_tracking_uri_is_no_setting_of_the_results() -> None:

@@ -33,16 +33,19 @@ from easrec.training import EpochReport
 from sweeps import resize
 from sweeps import source as source_module
 from sweeps import trial as trial_module
+from sweeps.addresses import TRACKING_VARIABLE
 from sweeps.config import SweepConfig
 from sweeps.data import SweepData, load_data
 from sweeps.export import run_export
-from sweeps.export_config import TRACKING_VARIABLE, ExportConfig
+from sweeps.export_config import ExportConfig
+from sweeps.output import note_tracking_uri
 from sweeps.plan import preset_of
 from sweeps.records import MEASURED
 from sweeps.registry import content_digest, save_pyfunc
 from sweeps.source import SweepDirectory, SweepFacts, SweepRun
 from sweeps.store import Entry, Store, code_version
 from tests.sweeps.finished_sweep import FinishedSweep, finish_sweep
+from tests.sweeps.mlflow_server import free_port, mlflow_server
 
 pytestmark = [
     # MLflow's own: when mlflow.pyfunc is imported, and where it meets pandas 3.
@@ -118,18 +121,54 @@ def test_a_sweep_whose_results_lie_in_a_storage_is_exported_from_there(
     stored = finish_sweep(tmp_path / "stored", storage=str(storage), **options)
     assert not (stored.directory / "store").exists()
     shutil.rmtree(tmp_path / "cache")
-    for name, words in (("picked", {"pick": "best"}), ("retrained", {"architecture": "1x8/16"})):
+    size = another_size(kept).architecture_id
+    for name, words in (("picked", {"pick": "best"}), ("retrained", {"architecture": size})):
         folders = [tmp_path / name / place for place in ("kept", "stored")]
         for sweep, folder in zip((kept, stored), folders, strict=True):
             export(output=sweep.directory, to=folder, no_register=True, **words)
         weights = [load_bundle(folder).model.state_dict() for folder in folders]
         assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     assert "has been retrained before" in export(
-        output=stored.directory, to=tmp_path / "again", no_register=True, architecture="1x8/16"
+        output=stored.directory, to=tmp_path / "again", no_register=True, architecture=size
     )
     shutil.rmtree(storage)
     with pytest.raises(InputError, match=r"--storage .* cannot be used .*; check the directory"):
         export(output=stored.directory, to=tmp_path / "gone", no_register=True, pick="best")
+
+
+def test_a_sweep_recorded_on_a_server_is_exported_and_registered_there(tmp_path: Path) -> None:
+    with mlflow_server(tmp_path / "server", free_port()) as address:
+        sweep = finish_sweep(tmp_path / "sweep", seeds=1, retrain_epochs=1, tracking_uri=address)
+        printed = export(output=sweep.directory, to=tmp_path / "bundle")
+        assert "registered as version 1 of easrec-sweep-log" in printed
+        assert f"MLFLOW_TRACKING_URI={address} " in printed
+        (version,) = mlflow.MlflowClient(address).search_model_versions("name = 'easrec-sweep-log'")
+        assert version.version in ("1", 1)
+    assert not (sweep.directory / "mlflow.db").exists()
+    with pytest.raises(InputError, match=f"no MLflow answers at {address} "):
+        export(output=sweep.directory, to=tmp_path / "bundle", overwrite=True)
+
+
+def test_the_password_of_a_sweeps_store_comes_from_the_environment(
+    sweep: FinishedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "postgresql+psycopg://ann:s3cret@127.0.0.1:1/mlflow"
+    directory = tmp_path / "sweep"
+    shutil.copytree(sweep.directory, directory)
+    note_tracking_uri(directory, address)
+    assert not [path for path in directory.rglob("*.json") if "s3cret" in path.read_text()]
+    monkeypatch.delenv(TRACKING_VARIABLE, raising=False)
+    hidden = "postgresql\\+psycopg://ann:\\*\\*\\*@127.0.0.1:1/mlflow"
+    with pytest.raises(InputError, match=f"the password of the MLflow store {hidden} is kept nowhere"):
+        ExportConfig(output=directory).store_uri()
+    monkeypatch.setenv(TRACKING_VARIABLE, address)
+    assert ExportConfig(output=directory).store_uri() == address
+    # That of another store is none of this sweep's.
+    monkeypatch.setenv(TRACKING_VARIABLE, address.replace("ann", "bob"))
+    with pytest.raises(InputError, match="is kept nowhere"):
+        ExportConfig(output=directory).store_uri()
+    note_tracking_uri(directory, None)
+    assert ExportConfig(output=directory).store_uri() is None
 
 
 def test_the_run_of_a_trial_names_its_network(sweep: FinishedSweep, best: Any, tmp_path: Path) -> None:
