@@ -136,6 +136,7 @@ def two_nodes(head: Sequence[str], other: Sequence[str]) -> Iterator[TwoNodes]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "OMP_NUM_THREADS": "1",
+        "RAY_raylet_start_wait_time_s": str(round(START_S)),
     }
     port, client = free_ports(2)
     address = f"127.0.0.2:{port}"
