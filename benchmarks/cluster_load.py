@@ -5,8 +5,8 @@
 Trials that sleep for a known time, in place of training, go through the driver of a sweep: `sweeps.tuner`,
 the progress display, and the recording into an MLflow database. They leave epochs, results and a network in
 the store as trained ones do. The cluster is Ray's own for tests: as many nodes as asked for on this machine,
-whose GPUs are numbers. All processes of it are real, so 64 of them need some 15 GB of memory. The result is printed
-and written to the section "Load of a cluster" of RESULTS.md. It takes seven minutes.
+whose GPUs are numbers. All processes of it are real, so 64 of them need some 15 GB of memory. The result is
+printed and written to the section "Load of a cluster" of RESULTS.md. It takes seven minutes.
 """
 
 import os
