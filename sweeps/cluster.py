@@ -119,6 +119,8 @@ def ray_cluster(config: SweepConfig) -> Iterator[Cluster]:
         _check_answers(config.ray_address)
     # Ray announces its token, its address and more as warnings.
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # It prints a traceback for each trial that breaks off, which `sweeps.tuner` says in a sentence.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
     try:
         ray.init(
             address=config.ray_address,

@@ -4,6 +4,7 @@ Results go to the store alone; Ray Tune schedules trials and knows their status.
 restore: running again reads what the store has and computes what it lacks.
 """
 
+import logging
 import shutil
 import tempfile
 import time
@@ -18,9 +19,12 @@ from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
 from sweeps.cluster import Cluster
 from sweeps.measuring import MeasuringPlace
+from sweeps.progress import trial_label
 from sweeps.store import OnBusy, Store
 from sweeps.trainable import SharedData, measure, train, warm
 from sweeps.trial import TrialConfig
+
+logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 2
 """How often Ray starts what died with its process (out of memory, a lost node) again, from its checkpoint."""
@@ -98,7 +102,7 @@ def train_trials(
             name=f"trials-{time.time_ns()}",
             storage_path=scratch,
             verbose=0,
-            callbacks=[_OnEnd(on_end)],
+            callbacks=[_OnEnd(on_end, {trial.trial_id: trial_label(trial) for trial in trials})],
             failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
         ),
     )
@@ -135,10 +139,11 @@ def measure_network(
 
 
 class _OnEnd(tune.Callback):  # type: ignore[misc]
-    """Tells the driver that a trial ended, however it did."""
+    """Tells the driver that a trial ended, however it did, and the user of one that is started again."""
 
-    def __init__(self, on_end: Callable[[str], None]) -> None:
+    def __init__(self, on_end: Callable[[str], None], labels: Mapping[str, str]) -> None:
         self._on_end = on_end
+        self._labels = labels
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles callbacks to restore them elsewhere, which is never done here."""
@@ -147,6 +152,11 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that returned."""
         self._on_end(trial.config["trial"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray's call for a trial whose process or node died and that it will start again."""
+        label = self._labels[trial.config["trial"]]
+        logger.warning("%s broke off; it is started again from its last checkpoint", label)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that will not be retried any more."""
