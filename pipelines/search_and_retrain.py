@@ -114,7 +114,14 @@ def main() -> int:
     """Run what the command line describes; returns the exit status."""
     name = "search_and_retrain.py"
     try:
-        config = parse(Config, name)
+        config = parse(
+            Config,
+            name,
+            elsewhere={
+                "--ray-address": "this program runs without Ray, here; on a cluster lambda_sweep.py --tradeoffs "
+                "LAMBDA --ray-address HOST:PORT makes the same search"
+            },
+        )
         config.check()
         run(config)
     except (InputError, NonFiniteLossError) as error:

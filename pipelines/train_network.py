@@ -131,7 +131,14 @@ def run(config: TrainConfig) -> None:
 def main() -> int:
     """Run what the command line describes; returns the exit status."""
     try:
-        config = parse(TrainConfig, "train_network.py")
+        config = parse(
+            TrainConfig,
+            "train_network.py",
+            elsewhere={
+                "--ray-address": "this program runs without Ray, here; networks are trained on a cluster by "
+                "lambda_sweep.py --ray-address HOST:PORT, which derives them"
+            },
+        )
         config.check()
         run(config)
     except InputError as error:

@@ -6,6 +6,8 @@ import difflib
 import io
 import re
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import tyro
@@ -28,13 +30,20 @@ _SENTENCES = (
 _CHOICE = r"invalid choice (.+) for argument '(--[^']+)'\. Expected one of \((.*?),?\)\."
 
 
-def parse(settings: type[T], prog: str, words: list[str] | None = None) -> T:
+def parse(
+    settings: type[T],
+    prog: str,
+    words: list[str] | None = None,
+    *,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> T:
     """The settings that a command line gives; --help prints the help and ends the program.
 
     Args:
         settings: a dataclass: fields are options, their docstrings the help.
         prog: what the program is called.
         words: the command line; None: that of this process.
+        elsewhere: options of other programs that people may look for here -> what to do instead.
 
     Raises:
         InputError: an option that is unknown, missing or has no such value, in one sentence.
@@ -56,7 +65,8 @@ def parse(settings: type[T], prog: str, words: list[str] | None = None) -> T:
         raise InputError(f"{_sentence(said.getvalue())}; see --help") from None
     sys.stderr.write(said.getvalue())  # warnings, if there are some
     if unknown:
-        raise InputError(f"{_unknown(unknown[0], settings)}; see --help")
+        name = unknown[0].split("=")[0].replace("_", "-")
+        raise InputError(elsewhere.get(name) or f"{_unknown(unknown[0], settings)}; see --help")
     result: T = parsed
     return result
 

@@ -82,14 +82,14 @@ class TwoNodes:
     head: Node
     other: Node
 
-    def run(self, script: str, *words: object) -> Any:
+    def run(self, script: str, *words: object, cwd: Path = ROOT) -> Any:
         """Run a program of this directory on the cluster; returns the JSON value that it printed last."""
         done = subprocess.run(
             [sys.executable, "-m", f"tests.cluster.{script}", self.address, *map(str, words)],
             capture_output=True,
             text=True,
             check=False,
-            cwd=ROOT,
+            cwd=cwd,
             env=os.environ | self.environment,
             timeout=600,
         )
@@ -119,12 +119,18 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def two_nodes(head: Sequence[str], other: Sequence[str]) -> Iterator[TwoNodes]:
+def two_nodes(
+    head: Sequence[str],
+    other: Sequence[str],
+    *,
+    places: Sequence[Path] | None = None,
+) -> Iterator[TwoNodes]:
     """A cluster for the length of a `with`.
 
     Args:
         head: options of the first node's `ray start`, its resources.
         other: those of the second's.
+        places: working directories of their processes, by default one for both.
     """
     # Ray's sockets have paths of at most 107 letters, which pytest's directories leave no room for.
     directory = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
@@ -141,7 +147,7 @@ def two_nodes(head: Sequence[str], other: Sequence[str]) -> Iterator[TwoNodes]:
     address = f"127.0.0.2:{port}"
     nodes: list[Node] = []
 
-    def start(ip: str, *words: str) -> Node:
+    def start(ip: str, cwd: Path, *words: str) -> Node:
         agent, agent_grpc, metrics = free_ports(3)
         cache = directory / f"cache-{ip}"
         command = [
@@ -156,7 +162,7 @@ def two_nodes(head: Sequence[str], other: Sequence[str]) -> Iterator[TwoNodes]:
             with (directory / f"{ip}.log").open("wb") as log:
                 process = subprocess.Popen(
                     command,
-                    cwd=directory,
+                    cwd=cwd,
                     env=environment,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -174,11 +180,12 @@ def two_nodes(head: Sequence[str], other: Sequence[str]) -> Iterator[TwoNodes]:
             assert "timed out during startup" in said, said
 
     try:
+        first_place, second_place = places or (directory, directory)
         first = start(
-            "127.0.0.2", "--head", f"--port={port}", f"--ray-client-server-port={client}",
+            "127.0.0.2", first_place, "--head", f"--port={port}", f"--ray-client-server-port={client}",
             "--include-dashboard=false", f"--temp-dir={directory}", *head,
         )  # fmt: skip
-        second = start("127.0.0.3", f"--address={address}", *other)
+        second = start("127.0.0.3", second_place, f"--address={address}", *other)
         yield TwoNodes(address, shared, first, second)
     finally:
         for node in reversed(nodes):
