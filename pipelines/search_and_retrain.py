@@ -118,8 +118,8 @@ def main() -> int:
             Config,
             name,
             elsewhere={
-                "--ray-address": "this program runs without Ray, here; on a cluster lambda_sweep.py --tradeoffs "
-                "LAMBDA --ray-address HOST:PORT makes the same search"
+                "--ray-address": "this program runs without Ray, here; on a cluster lambda_sweep.py "
+                "--tradeoffs LAMBDA --ray-address HOST:PORT makes the same search"
             },
         )
         config.check()

@@ -132,7 +132,7 @@ def test_every_pipeline_says_so_in_one_line_and_ends_with_status_2(script: str, 
 def test_an_option_of_another_program_says_where_it_is() -> None:
     elsewhere = {"--ray-address": "on a cluster it is lambda_sweep.py"}
     for words in (["--ray-address", "auto"], ["--ray-address=auto"], ["--ray_address", "auto"]):
-        with pytest.raises(InputError, match="^on a cluster it is lambda_sweep.py$"):
+        with pytest.raises(InputError, match=r"^on a cluster it is lambda_sweep\.py$"):
             parse(Settings, "p.py", ["--output", "o", *words], elsewhere=elsewhere)
     with pytest.raises(InputError, match="unknown option '--ray-port'"):
         parse(Settings, "p.py", ["--output", "o", "--ray-port", "1"], elsewhere=elsewhere)
