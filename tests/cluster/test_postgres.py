@@ -21,35 +21,37 @@ TRIALS = 3
 @pytest.mark.slow
 @pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed (Debian's package: postgresql)")
 def test_eight_sweeps_that_record_at_once_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    with postgres_server() as database:
-        with mlflow_server(tmp_path / "mlflow", free_port(), backend=database) as address:
-            # The experiment is not there yet: all of them want to make it.
-            processes = [
-                subprocess.Popen(
-                    [sys.executable, "-m", "tests.cluster.writer", address, str(number), str(TRIALS)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    cwd=ROOT,
-                    env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                )
-                for number in range(WRITERS)
-            ]
-            try:
-                for process in processes:
-                    assert process.stdout is not None and process.stdin is not None
-                    assert process.stdout.readline() == "ready\n", process.communicate()
-                for process in processes:
-                    assert process.stdin is not None
-                    process.stdin.write("go\n")
-                    process.stdin.flush()
-                for process in processes:
-                    said, errors = process.communicate(timeout=600)
-                    assert process.returncode == 0, said + errors
-            finally:
-                for process in processes:
-                    process.kill()
+    with (
+        postgres_server() as database,
+        mlflow_server(tmp_path / "mlflow", free_port(), backend=database) as address,
+    ):
+        # The experiment is not there yet: all of them want to make it.
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.cluster.writer", address, str(number), str(TRIALS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            )
+            for number in range(WRITERS)
+        ]
+        try:
+            for process in processes:
+                assert process.stdout is not None and process.stdin is not None
+                assert process.stdout.readline() == "ready\n", process.communicate()
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            for process in processes:
+                said, errors = process.communicate(timeout=600)
+                assert process.returncode == 0, said + errors
+        finally:
+            for process in processes:
+                process.kill()
         with psycopg.connect(database.replace("+psycopg", "")) as connection:
             check(connection)
     for number in range(WRITERS):

@@ -46,4 +46,4 @@ def mlflow_server(folder: Path, port: int, *, backend: str | None = None) -> Ite
         yield address
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
