@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from easrec.errors import InputError
@@ -40,13 +40,17 @@ def check_nodes(directory: Path | None, nodes: Sequence[Mapping[str, Any]]) -> N
             for node in nodes
         ]
         for node, answer in zip(nodes, answers, strict=True):
-            address = node["NodeManagerAddress"]
+            address = _name(node, nodes)
             try:
                 sees, program = ray.get(answer, timeout=_ANSWER_S)
             except GetTimeoutError as error:
                 raise InputError(
                     f"the node {address} of the cluster did not answer within {_ANSWER_S:g} s; see what "
                     "holds it up, or take it out of the cluster"
+                ) from error
+            except (TaskUnschedulableError, NodeDiedError) as error:
+                raise InputError(
+                    f"the node {address} has left the cluster; start the sweep again, with it or without"
                 ) from error
             except RayError as error:
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -64,6 +68,13 @@ def check_nodes(directory: Path | None, nodes: Sequence[Mapping[str, Any]]) -> N
                     f"the node {address} of the cluster does not see the output directory {directory}; "
                     "choose an --output that all nodes share"
                 )
+
+
+def _name(node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> str:
+    """A node's address, with its id where others have the same address, as nodes on one machine may."""
+    address: str = node["NodeManagerAddress"]
+    alone = [other["NodeManagerAddress"] for other in nodes].count(address) == 1
+    return address if alone else f"{address} (node id {node['NodeID'][:8]})"
 
 
 def _program() -> str:

@@ -43,3 +43,8 @@ def test_good_nodes_are_taken_and_others_named(tmp_path: Path) -> None:
             for n in (2, 3)
         }
         assert list(shared.iterdir()) == []
+        cluster.other.kill()
+        assert cluster.run("asking", "-", "gone") == (
+            "the node 127.0.0.3 has left the cluster; start the sweep again, with it or without"
+        )
+        assert cluster.run("asking", shared, "same") is None  # that of the head is enough
