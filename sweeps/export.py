@@ -1,6 +1,7 @@
 """From a finished sweep to a folder that can be served, and to a version in MLflow's model registry."""
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -19,7 +20,7 @@ from easrec.evaluation.protocols import selection_protocol
 from easrec.models.saving import load_network
 from easrec.models.transformer import SequentialRecommender
 from easrec.serving import save_bundle
-from sweeps.addresses import masked, without_credentials
+from sweeps.addresses import TRACKING_VARIABLE, masked, without_credentials
 from sweeps.choice import Pick, best_trial, choose
 from sweeps.export_config import ExportConfig
 from sweeps.intervals import Estimate, accuracy_estimates, largest_difference
@@ -59,6 +60,7 @@ def run_export(config: ExportConfig, *, console: Console | None = None) -> int:
         InputError: something that the user can put right; MLflow's registry is as it was then.
     """
     config.check()
+    before = os.environ.get(TRACKING_VARIABLE)  # MLflow changes it
     console = console or Console(width=None if sys.stdout.isatty() else 120)
 
     def say(text: str) -> None:
@@ -86,7 +88,7 @@ def run_export(config: ExportConfig, *, console: Console | None = None) -> int:
         say(f"folder: {folder.resolve()}")
         if client is not None and run_id is not None:
             registered = _register(config, client, opened.source, trained, folder, run_id)
-            _say_registered(registered, config, client, say)
+            _say_registered(registered, config, _variable(client.tracking_uri, before), say)
     return 0
 
 
@@ -250,8 +252,15 @@ def _register(
     )
 
 
+def _variable(uri: str, before: str | None) -> str:
+    """How a shell names the store to MLflow; nothing where the user's shell has its password already."""
+    if uri == before and masked(uri) != uri:
+        return ""
+    return f"{TRACKING_VARIABLE}={shlex.quote(masked(uri))} "
+
+
 def _say_registered(
-    registered: Registered, config: ExportConfig, client: "MlflowClient", say: Callable[[str], None]
+    registered: Registered, config: ExportConfig, variable: str, say: Callable[[str], None]
 ) -> None:
     new = "registered as" if registered.is_new else "has the content of"
     say(f"{new} version {registered.version} of {registered.name}")
@@ -264,6 +273,6 @@ def _say_registered(
     say(
         "to serve it at http://127.0.0.1:5001:\n"
         f"  PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
-        f"MLFLOW_TRACKING_URI={shlex.quote(masked(client.tracking_uri))} {python} -m mlflow models serve "
+        f"{variable}{python} -m mlflow models serve "
         f"--model-uri {shlex.quote(registered.uri)} --env-manager local --host 127.0.0.1 --port 5001"
     )

@@ -119,8 +119,9 @@ class ExportConfig:
 
     @staticmethod
     def command() -> str:
-        """The shell command that this process was started by."""
-        return shlex.join([sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
+        """The shell command that this process was started by; it hides passwords."""
+        words = [masked(word) for word in sys.argv[1:]]
+        return shlex.join([sys.executable, str(Path(sys.argv[0]).resolve()), *words])
 
 
 def _in_use(path: Path) -> bool:

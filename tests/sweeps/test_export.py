@@ -136,17 +136,47 @@ def test_a_sweep_whose_results_lie_in_a_storage_is_exported_from_there(
         export(output=stored.directory, to=tmp_path / "gone", no_register=True, pick="best")
 
 
-def test_a_sweep_recorded_on_a_server_is_exported_and_registered_there(tmp_path: Path) -> None:
-    with mlflow_server(tmp_path / "server", free_port()) as address:
-        sweep = finish_sweep(tmp_path / "sweep", seeds=1, retrain_epochs=1, tracking_uri=address)
+def test_a_sweep_recorded_on_a_server_is_exported_and_registered_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TRACKING_VARIABLE, raising=False)
+    with mlflow_server(tmp_path / "server", free_port()) as plain:
+        sweep = finish_sweep(tmp_path / "sweep", seeds=1, retrain_epochs=1, tracking_uri=plain)
         printed = export(output=sweep.directory, to=tmp_path / "bundle")
         assert "registered as version 1 of easrec-sweep-log" in printed
-        assert f"MLFLOW_TRACKING_URI={address} " in printed
-        (version,) = mlflow.MlflowClient(address).search_model_versions("name = 'easrec-sweep-log'")
+        assert f"MLFLOW_TRACKING_URI={plain} " in printed
+
+        # The same server as if it asked for an account, which it does not: credentials go along all the same.
+        whole, hidden = (plain.replace("://", f"://ann:{secret}@") for secret in ("s3cret", "***"))
+        note_tracking_uri(sweep.directory, whole)
+        monkeypatch.setenv(TRACKING_VARIABLE, whole)
+        by_environment = export(output=sweep.directory, to=tmp_path / "bundle", overwrite=True)
+        assert "has the content of version 1 of easrec-sweep-log" in by_environment
+        assert f"{TRACKING_VARIABLE}=" not in by_environment  # this shell has it
+        monkeypatch.delenv(TRACKING_VARIABLE)
+        by_option = export(
+            output=sweep.directory, to=tmp_path / "bundle", overwrite=True, tracking_uri=whole, alias="best"
+        )
+        assert f"{TRACKING_VARIABLE}='{hidden}' " in by_option
+        (version,) = mlflow.MlflowClient(plain).search_model_versions("name = 'easrec-sweep-log'")
         assert version.version in ("1", 1)
+        assert "s3cret" not in by_environment + by_option
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()] == []
     assert not (sweep.directory / "mlflow.db").exists()
-    with pytest.raises(InputError, match=f"no MLflow answers at {address} "):
+    monkeypatch.setenv(TRACKING_VARIABLE, whole)
+    with pytest.raises(InputError, match=f"no MLflow answers at {re.escape(hidden)} ") as refused:
         export(output=sweep.directory, to=tmp_path / "bundle", overwrite=True)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_the_command_to_go_on_with_hides_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["--run", "1a", "--tracking-uri", "http://ann:s3cret@mlflow:5000", "--pick", "best"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *given])
+    words = shlex.split(ExportConfig.command())
+    assert words[2:] == [word.replace("s3cret", "***") for word in given]
+    given[2:4] = ["--tracking-uri=http://ann:s3cret@mlflow:5000"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *given])
+    assert "s3cret" not in ExportConfig.command()
 
 
 def test_the_password_of_a_sweeps_store_comes_from_the_environment(
