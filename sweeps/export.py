@@ -56,7 +56,8 @@ def run_export(config: ExportConfig, *, console: Console | None = None) -> int:
     """Export what the options name and report it; returns the exit status, 0.
 
     Raises:
-        InputError: something that the user can put right; MLflow's registry is as it was then.
+        InputError: something that the user can put right; MLflow's registry is as it was then, unless it was
+            MLflow that failed on the way.
     """
     config.check()
     console = console or Console(width=None if sys.stdout.isatty() else 120)
@@ -106,7 +107,26 @@ def _mlflow(config: ExportConfig) -> Iterator["MlflowClient | None"]:
     with mlflow_at(uri):
         client = mlflow.MlflowClient(tracking_uri=uri)
         _check_reachable(client, uri)
-        yield client
+        with _hidden_password(uri):
+            yield client
+
+
+@contextmanager
+def _hidden_password(uri: str) -> Iterator[None]:
+    """Errors of MLflow's in a sentence, and none with the password: its messages hold whole addresses."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except InputError as error:
+        raise InputError(without_credentials(str(error), uri)) from error
+    except (MlflowException, requests.RequestException) as error:
+        reason = without_credentials(" ".join(str(error).split()), uri)[:300]
+        raise InputError(
+            f"MLflow at {masked(uri)} did not take the export ({reason}); when that is put right, the same "
+            "command goes on with it"
+        ) from error
 
 
 def _check_reachable(client: "MlflowClient", uri: str) -> None:

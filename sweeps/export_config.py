@@ -119,8 +119,8 @@ class ExportConfig:
 
     @staticmethod
     def command() -> str:
-        """The shell command that this process was started by."""
-        return shlex.join([sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
+        """The shell command that this process was started by; it hides passwords."""
+        return shlex.join([sys.executable, str(Path(sys.argv[0]).resolve()), *map(masked, sys.argv[1:])])
 
 
 def _in_use(path: Path) -> bool:
