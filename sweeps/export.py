@@ -124,8 +124,7 @@ def _hidden_password(uri: str) -> Iterator[None]:
     except (MlflowException, requests.RequestException) as error:
         reason = without_credentials(" ".join(str(error).split()), uri)[:300]
         raise InputError(
-            f"MLflow at {masked(uri)} did not take the export ({reason}); when that is put right, the same "
-            "command goes on with it"
+            f"MLflow at {masked(uri)} did not take the export ({reason}); put that right and export again"
         ) from error
 
 
@@ -279,11 +278,13 @@ def _say_registered(
         say(f"alias {config.alias}: moved from version {registered.alias_from} to {registered.version}")
     elif config.alias is not None:
         say(f"alias {config.alias}: version {registered.version}")
+    uri = client.tracking_uri
     python = shlex.quote(sys.executable)
+    hidden = "" if masked(uri) == uri else ", with what *** hides put in,"
     # MLflow starts uvicorn by name, so the environment's programs must be found.
     say(
-        "to serve it at http://127.0.0.1:5001:\n"
+        f"to serve it{hidden} at http://127.0.0.1:5001:\n"
         f"  PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
-        f"MLFLOW_TRACKING_URI={shlex.quote(masked(client.tracking_uri))} {python} -m mlflow models serve "
+        f"MLFLOW_TRACKING_URI={shlex.quote(masked(uri))} {python} -m mlflow models serve "
         f"--model-uri {shlex.quote(registered.uri)} --env-manager local --host 127.0.0.1 --port 5001"
     )

@@ -20,7 +20,7 @@ from easrec.errors import InputError  # isort: skip
 from sweeps import nodes
 from sweeps.config import SweepConfig
 
-GONE = {"NodeID": "f" * 56, "NodeManagerAddress": "127.0.0.9"}
+GONE = {"NodeID": "0123abcd" * 7, "NodeManagerAddress": "127.0.0.9"}
 """A node that the cluster does not know, as `ray.nodes` would have it."""
 
 
