@@ -3,6 +3,8 @@
 import dataclasses
 import heapq
 import logging
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +14,21 @@ import torch
 from easrec.data.batches import num_training_batches
 from easrec.data.sequences import SplitData, Targets
 from easrec.errors import InputError
+from easrec.evaluation.profile import ProfileConfig, profile_network
+from easrec.models.architecture import Architecture
+from easrec.models.saving import save_network
+from easrec.models.transformer import SequentialRecommender
 from easrec.nas.resources import layer_flops
 from easrec.nas.search import search, warm_up
 from easrec.retrain import retrain
-from easrec.training import training_form
+from easrec.training import EpochReport, training_form
 from sweeps.gpu_share import limit_memory
 from sweeps.presets import Preset
 
 _TIMED_STEPS = 3
+_TIMED_EPOCHS = 2
+"""Of so few steps each. The last counts: the first pays for what is done once, such as loading kernels and
+compiling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +80,14 @@ def estimate(
     warmup_slots: int,
     trial_resources: Mapping[str, float],
     warmup_resources: Mapping[str, float],
+    measure_s: float,
+    measure_resources: Mapping[str, float],
 ) -> Estimate:
-    """Time and resources of a sweep in which every lambda derives an architecture of its own.
+    """Time and resources of a sweep in which every trial derives an architecture of its own.
 
-    No search or retraining is stopped early, but for a retraining's patience: it lasts at most four times as
-    many epochs. What is measured at the end, seconds for each network, is left out.
+    There are no more of them than the space has. No search or retraining is stopped early, but for a
+    retraining's patience: it lasts at most four times as many epochs. Architectures are measured at the end,
+    one at a time.
 
     Args:
         preset: see `sweeps.plan.preset_of`.
@@ -85,20 +97,29 @@ def estimate(
         warmup_slots: warm-ups that run at once, at least 1.
         trial_resources: what a trial holds, by Ray's names.
         warmup_resources: what a warm-up holds.
+        measure_s: seconds to measure an architecture.
+        measure_resources: what that holds.
     """
     retrain_epochs = min(preset.retrain.max_epochs, 4 * preset.retrain.patience)
     num_trials = seeds * len(preset.tradeoffs)
     space = preset.space
-    num_retrainings = seeds * min(len(preset.tradeoffs), len(space) * space.num_layers)
+    num_architectures = len(space) * space.num_layers
+    num_retrainings = seeds * min(len(preset.tradeoffs), num_architectures)
     stages = (
         Stage("warm-ups", seeds, preset.search.warmup_epochs * times.warmup_s, warmup_resources),
         Stage("searches", num_trials, preset.search.search_epochs * times.search_s, trial_resources),
         Stage("retrainings", num_retrainings, retrain_epochs * times.retrain_s, trial_resources),
+        Stage("measurements", min(num_trials, num_architectures), measure_s, measure_resources),
     )
-    warmups, searches, retrainings = stages
+    warmups, searches, retrainings, measurements = stages
     # A trial is a search and a retraining, unless another one has done that.
     trials = [searches.seconds + (n < num_retrainings) * retrainings.seconds for n in range(num_trials)]
-    wall_s = wall_time_s([warmups.seconds] * seeds, warmup_slots) + wall_time_s(trials, slots)
+    # All trials wait for the last warm-up, and the measuring for the last trial.
+    wall_s = (
+        wall_time_s([warmups.seconds] * seeds, warmup_slots)
+        + wall_time_s(trials, slots)
+        + measurements.count * measurements.seconds
+    )
     return Estimate(stages, wall_s, retrain_epochs)
 
 
@@ -142,9 +163,31 @@ def few_users(preset: Preset, data: SplitData) -> SplitData:
     return _first_users(data, max(round(share * data.num_users), _fewest_users(data)))
 
 
+@dataclass(frozen=True, slots=True)
+class DataSize:
+    """What the length of an epoch depends on."""
+
+    sequences: int
+    """That are trained on in an epoch."""
+    users: int
+
+    @classmethod
+    def of(cls, data: SplitData, preset: Preset) -> "DataSize":
+        """That of some data, with the preset's length of a sequence."""
+        sequences = num_training_batches(
+            data,
+            preset.search.max_length,
+            1,
+            form=training_form(preset.space),
+            seed=preset.search.seed,
+            epoch=1,
+        )
+        return cls(sequences, data.num_users)
+
+
 def time_epochs(
     part: SplitData,
-    num_users: int,
+    whole: DataSize,
     preset: Preset,
     *,
     device: str,
@@ -152,11 +195,11 @@ def time_epochs(
     warmup_threads: int,
     memory_share: float | None,
 ) -> EpochTimes:
-    """Run a few steps of each stage, and say how long epochs of all users would take.
+    """Run a few steps of each stage, and say how long epochs of all the data would take.
 
     Args:
         part: see `few_users`.
-        num_users: of all the data.
+        whole: the size of all the data.
         preset: see `sweeps.plan.preset_of`.
         device: `cpu` or `cuda`.
         threads: CPU threads of a trial.
@@ -164,38 +207,78 @@ def time_epochs(
         memory_share: see `sweeps.gpu_share`.
     """
     limit_memory(device, memory_share)
-    scale = num_users / part.num_users
-    search_config = dataclasses.replace(preset.search, warmup_epochs=1, search_epochs=1)
-    retrain_config = dataclasses.replace(preset.retrain, max_epochs=1)
+    size = DataSize.of(part, preset)
+    search_config = dataclasses.replace(
+        preset.search, warmup_epochs=_TIMED_EPOCHS, search_epochs=_TIMED_EPOCHS
+    )
+    retrain_config = dataclasses.replace(preset.retrain, max_epochs=_TIMED_EPOCHS)
     before = torch.get_num_threads()
     # So few users make so few steps that the search would warn of it.
     search_logger = logging.getLogger("easrec.nas")
     level = search_logger.level
     search_logger.setLevel(logging.ERROR)
-    largest = max(
-        (preset.space.architecture(k, preset.space.num_layers) for k in range(len(preset.space))),
-        key=lambda architecture: layer_flops(architecture, preset.search.max_length),
-    )
     try:
         torch.set_num_threads(warmup_threads)
         warm = warm_up(part, preset.space, search_config, device=device)
         torch.set_num_threads(threads)
         searched = search(part, preset.space, search_config, warm=warm, device=device)
-        retrained = retrain(largest, part, retrain_config, device=device)
+        retrained = retrain(_largest(preset), part, retrain_config, device=device)
     finally:
         torch.set_num_threads(before)
         search_logger.setLevel(level)
     return EpochTimes(
-        warmup_s=scale * warm.epochs[0].duration_s,
-        search_s=scale * searched.search_s,
-        retrain_s=scale * retrained.retrain_s,
+        warmup_s=epoch_s(warm.epochs[-1], size, whole),
+        search_s=epoch_s(searched.epochs[-1], size, whole),
+        retrain_s=epoch_s(retrained.epochs[-1], size, whole),
+    )
+
+
+def epoch_s(report: EpochReport, part: DataSize, whole: DataSize) -> float:
+    """Seconds of an epoch of all the data, from that of a part.
+
+    Training takes as long as there are sequences, what follows it as long as there are users.
+    """
+    training_s = min(part.sequences / report.sequences_per_s, report.duration_s)
+    rest_s = report.duration_s - training_s
+    return training_s * whole.sequences / part.sequences + rest_s * whole.users / part.users
+
+
+def time_measuring(
+    part: SplitData, num_users: int, preset: Preset, config: ProfileConfig, *, device: str
+) -> float:
+    """Seconds to measure the largest network of the space, as a sweep does at its end.
+
+    Args:
+        part: see `few_users`.
+        num_users: of all the data, who are all answered.
+        preset: see `sweeps.plan.preset_of`.
+        config: how to measure.
+        device: `cpu` or `cuda`.
+    """
+    start_s = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="easrec-plan-") as folder:
+        save_network(
+            SequentialRecommender(_largest(preset), part.num_items, preset.search.max_length), folder
+        )
+        profile = profile_network(
+            folder, part, config, device=device, train_batch_size=preset.retrain.batch_size
+        )
+    more_users = num_users / part.num_users - 1
+    return time.perf_counter() - start_s + config.passes * profile.inference_s * more_users
+
+
+def _largest(preset: Preset) -> Architecture:
+    """The architecture of the space that costs most."""
+    return max(
+        (preset.space.architecture(k, preset.space.num_layers) for k in range(len(preset.space))),
+        key=lambda architecture: layer_flops(architecture, preset.search.max_length),
     )
 
 
 def _fewest_users(data: SplitData) -> int:
-    """How many of the first users there must be for one to train on and one to ask at validation."""
+    """How many of the first users there must be for one to train on and one to ask in each question set."""
     trained = np.flatnonzero(data.train_ends - data.starts > 1)
-    return int(max(trained[0], data.valid.rows[0])) + 1
+    return int(max(trained[0], data.valid.rows[0], data.test.rows[0])) + 1
 
 
 def _first_users(data: SplitData, num_users: int) -> SplitData:

@@ -16,9 +16,6 @@ from sweeps.method_options import MethodOptions
 from sweeps.presets import PRESETS, Preset
 from sweeps.trial import TrialConfig
 
-_TIMED_STEPS = 3
-
-
 _RENAMED = {
     "search_learning_rate": (SearchConfig, "learning_rate"),
     "retrain_learning_rate": (RetrainConfig, "learning_rate"),

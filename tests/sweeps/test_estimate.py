@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easrec.training import EpochReport
 from sweeps.config import SweepConfig
-from sweeps.estimate import EpochTimes, estimate, wall_time_s
+from sweeps.estimate import DataSize, EpochTimes, epoch_s, estimate, wall_time_s
 from sweeps.plan import preset_of
 
 
@@ -39,13 +40,45 @@ def test_a_sweep_that_fills_its_places_takes_what_it_holds(
     found = estimate(
         preset_of(config), EpochTimes(10.0, search_s, retrain_s), seeds=seeds, slots=slots,
         warmup_slots=warmup_slots, trial_resources={"CPU": 2.0, "GPU": 0.25}, warmup_resources={"CPU": 3.0},
+        measure_s=7.0, measure_resources={"CPU": 8.0, "GPU": 1.0},
     )  # fmt: skip
     assert found.retrain_epochs == 16  # four times the patience
     trial_s = 5 * search_s + 16 * retrain_s
     waves = math.ceil(3 * seeds / slots)
-    assert found.wall_s == pytest.approx(math.ceil(seeds / warmup_slots) * 20 + waves * trial_s)
-    assert found.hours("GPU") == pytest.approx(0.25 * 3 * seeds * trial_s / 3600)
-    assert found.hours("CPU") == pytest.approx((3.0 * seeds * 20 + 2.0 * 3 * seeds * trial_s) / 3600)
+    measured_s = min(3 * seeds, 12) * 7.0  # three candidates of four depths at most
+    assert found.wall_s == pytest.approx(math.ceil(seeds / warmup_slots) * 20 + waves * trial_s + measured_s)
+    assert found.hours("GPU") == pytest.approx((0.25 * 3 * seeds * trial_s + measured_s) / 3600)
+    assert found.hours("CPU") == pytest.approx(
+        (3.0 * seeds * 20 + 2.0 * 3 * seeds * trial_s + 8.0 * measured_s) / 3600
+    )
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 3), st.integers(1, 5))
+def test_a_sweep_takes_as_long_as_by_the_clock(
+    seeds: int, num_tradeoffs: int, slots: int, warmup_slots: int, measure_s: int
+) -> None:
+    config = SweepConfig(
+        tradeoffs=tuple(float(n) for n in range(num_tradeoffs)), warmup_epochs=3, search_epochs=2,
+        retrain_epochs=3, patience=9,
+    )  # fmt: skip
+    found = estimate(
+        preset_of(config), EpochTimes(1.0, 1.0, 2.0), seeds=seeds, slots=slots, warmup_slots=warmup_slots,
+        trial_resources={"CPU": 1.0}, warmup_resources={"CPU": 1.0}, measure_s=measure_s,
+        measure_resources={"CPU": 1.0},
+    )  # fmt: skip
+    trials = [2 * 1 + 3 * 2] * (seeds * num_tradeoffs)
+    stages = (
+        _by_the_second([3] * seeds, warmup_slots)
+        + _by_the_second(trials, slots)
+        + _by_the_second([measure_s] * min(len(trials), 12), 1)
+    )
+    assert found.wall_s == stages
+
+
+def test_an_epoch_of_all_grows_by_sequences_and_what_follows_it_by_users() -> None:
+    # 40 sequences in 2 s, then 3 s for 10 users; all the data have 100 times the sequences and 20 the users.
+    report = EpochReport("retrain", 2, 2, {}, duration_s=5.0, timestamp_ms=0, sequences_per_s=20.0)
+    assert epoch_s(report, DataSize(40, 10), DataSize(4000, 200)) == pytest.approx(100 * 2.0 + 20 * 3.0)
 
 
 def test_no_more_is_retrained_than_there_are_architectures() -> None:
@@ -54,7 +87,7 @@ def test_no_more_is_retrained_than_there_are_architectures() -> None:
     preset = preset_of(config)
     found = estimate(
         preset, EpochTimes(0.0, 0.0, 1.0), seeds=2, slots=1, warmup_slots=1, trial_resources={"CPU": 1.0},
-        warmup_resources={"CPU": 1.0},
+        warmup_resources={"CPU": 1.0}, measure_s=1.0, measure_resources={"CPU": 1.0},
     )  # fmt: skip
-    assert [stage.count for stage in found.stages] == [2, 18, 8]
-    assert found.wall_s == pytest.approx(8 * found.retrain_epochs)
+    assert [stage.count for stage in found.stages] == [2, 18, 8, 4]
+    assert found.wall_s == pytest.approx(8 * found.retrain_epochs + 4)

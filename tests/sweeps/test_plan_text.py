@@ -1,14 +1,10 @@
 import dataclasses
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sweeps.cluster  # isort: skip  (before Ray, see there)
-from ray.cluster_utils import Cluster as RayCluster
 
 from easrec.data.sequences import leave_one_out
 from easrec.data.splits import temporal_split
@@ -18,8 +14,7 @@ from sweeps.config import SweepConfig
 from sweeps.estimate import EpochTimes
 from sweeps.plan import preset_of
 from sweeps.plan_text import plan, plan_text
-
-REPOSITORY = Path(__file__).parents[2]
+from sweeps.plan_timing import Timed
 
 
 def test_a_plan_has_every_pair_of_a_product_space_with_its_flops() -> None:
@@ -54,6 +49,7 @@ def test_a_plan_times_steps_where_the_first_users_are_asked_nothing() -> None:
     config = SweepConfig(device="cpu", preset="smoke", max_length=8, batch_size=4)
     text = plan(config, preset_of(config), data, described="")
     assert re.search(r"on this machine: \d+ trials? at once, each with 1 CPU\n", text)
+    assert re.search(r"  measurements: 2 of about \d+ s, one at a time, \d+\.\d\d CPU-hours\n", text)
 
 
 def test_a_plan_for_gpus_has_their_hours() -> None:
@@ -66,59 +62,29 @@ def test_a_plan_for_gpus_has_their_hours() -> None:
     cluster = sweeps.cluster.check_cluster(config, [{"CPU": 8.0, "GPU": 2.0}] * 2)
     assert (cluster.slots, cluster.warmup_slots) == (8, 8)
     times = EpochTimes(warmup_s=90.0, search_s=36.0, retrain_s=18.0)
-    text = plan_text(config, preset_of(config), data, cluster, times, described="some data")
+    timed = Timed(cluster, cluster.measuring_place(None, 1), times, measure_s=36.0)
+    text = plan_text(config, preset_of(config), data, timed, described="some data")
     # Warm-ups 180 s, all four at once; trials of 360 + 360 s, twelve on eight places: twice 720 s.
     assert "on this machine: 8 trials at once, each with 1 CPU and 0.5 GPU\n" in text
     assert "warm-ups: 4 of about 3 min 0 s, 0.20 CPU-hours and 0.10 GPU-hours\n" in text
     assert "searches: 12 of about 6 min 0 s, 1.20 CPU-hours and 0.60 GPU-hours\n" in text
     assert "retrainings: 12 of about 6 min 0 s, 1.20 CPU-hours and 0.60 GPU-hours\n" in text
-    assert "estimated time: about 27 min 0 s and 2.60 CPU-hours and 1.30 GPU-hours" in text
-
-
-@pytest.fixture(scope="module")
-def address() -> object:
-    """A cluster of two nodes, one with a GPU that is none."""
-    cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    cluster.add_node(num_cpus=1, num_gpus=1)
-    try:
-        yield cluster.address
-    finally:
-        cluster.shutdown()
-
-
-def _run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    script = REPOSITORY / "pipelines" / "lambda_sweep.py"
-    return subprocess.run(
-        [sys.executable, str(script), *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-
-
-def test_a_plan_of_a_cluster_counts_its_nodes_and_writes_nothing(address: str, tmp_path: Path) -> None:
-    log = tmp_path / "log.csv"
-    users = [user for user in range(30) for _ in range(9)]
-    rows = (f"{user},{(user + 7 * n) % 20},{n}" for n, user in enumerate(users))
-    log.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
-    options = ("--plan", "--data", log, "--preset", "smoke", "--max-length", 8, "--ray-address", address)
-
-    done = _run(*options, "--device", "cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"on the cluster at {address}: 3 trials at once, each with 1 CPU\n" in done.stdout
-    assert re.search(r"estimated time: about .* and \d+\.\d\d CPU-hours, if every lambda", done.stdout)
-
-    # A sweep would take the GPU: the steps are timed where a trial would run, and there is no CUDA.
-    done = _run(*options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--plan times a few steps on cuda on a node of the cluster, and there they failed" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-    done = _run(*options, "--cpus-per-trial", 4, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--cpus-per-trial 4 is more than the 2 CPUs that Ray has on a node" in done.stderr
-    assert list(tmp_path.iterdir()) == [log]
+    # Two layers of three candidates are six architectures.
+    assert "measurements: 6 of about 36 s, one at a time, 0.06 CPU-hours and 0.03 GPU-hours\n" in text
+    assert "estimated time: about 30 min 36 s and 2.66 CPU-hours and 1.33 GPU-hours" in text
 
 
 def test_a_plan_asks_for_no_more_than_there_is() -> None:
     data = leave_one_out(synthetic_interactions(40, 40, 8, seed=0))
     config = SweepConfig(preset="smoke", max_length=8, cpus_per_trial=1000)
     with pytest.raises(InputError, match="--cpus-per-trial 1000 is more than the"):
+        plan(config, preset_of(config), data, described="")
+
+
+def test_a_plan_on_this_machine_has_no_node_kept_for_measuring() -> None:
+    data = leave_one_out(synthetic_interactions(40, 40, 8, seed=0))
+    config = SweepConfig(preset="smoke", max_length=8, measure_on="cpu")
+    with pytest.raises(
+        InputError, match="--measure-on cpu needs a node with the Ray resource 'latency', and"
+    ):
         plan(config, preset_of(config), data, described="")
