@@ -255,7 +255,9 @@ def sweep(config: LoadConfig, path: Path, cluster: Cluster, data: SplitData, pre
     """Run the trials as `sweeps.sweep` does, and measure."""
     grid = tuple(index / config.trials for index in range(config.trials))
     preset = dataclasses.replace(preset, tradeoffs=grid)
-    trials = build_trials(SweepConfig(preset="smoke"), preset, data, device="cuda", code_version=code_version())
+    trials = build_trials(
+        SweepConfig(preset="smoke"), preset, data, device="cuda", code_version=code_version()
+    )
     store, shared = Store(path / "store"), SharedData.put(data)
     template = path / "template"
     template.mkdir()
