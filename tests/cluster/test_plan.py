@@ -71,7 +71,7 @@ def test_hours_are_those_of_the_cluster_and_times_are_taken_where_the_work_would
     assert (epochs["what"], epochs["device"], epochs["gpus"]) == ("epochs", "cuda", "0")
     assert (epochs["assigned"]["CPU"], epochs["assigned"]["GPU"]) == (1.0, 0.5)
     assert (measuring["what"], measuring["device"], measuring["node"]) == ("measuring", "cpu", "127.0.0.3")
-    assert (measuring["assigned"]["CPU"], measuring["gpus"]) == (3.0, "")
+    assert (measuring["assigned"]["CPU"], measuring["assigned"].get("GPU", 0.0)) == (3.0, 0.0)
 
 
 def test_what_others_hold_is_said_and_a_full_cluster_is_not_waited_for(
