@@ -254,8 +254,10 @@ class Load:
 def sweep(config: LoadConfig, path: Path, cluster: Cluster, data: SplitData, preset: Preset) -> Load:
     """Run the trials as `sweeps.sweep` does, and measure."""
     grid = tuple(index / config.trials for index in range(config.trials))
-    options = SweepConfig(tradeoffs=grid, preset="smoke")
-    trials = build_trials(options, preset, data, device="cuda", code_version=code_version())
+    preset = dataclasses.replace(preset, tradeoffs=grid)
+    trials = build_trials(
+        SweepConfig(preset="smoke"), preset, data, device="cuda", code_version=code_version()
+    )
     store, shared = Store(path / "store"), SharedData.put(data)
     template = path / "template"
     template.mkdir()

@@ -48,6 +48,7 @@ def parse(
     Raises:
         InputError: an option that is unknown, missing or has no such value, in one sentence.
     """
+    words = sys.argv[1:] if words is None else words
     said = io.StringIO()
     try:
         # tyro writes what is wrong into a box of several lines.
@@ -55,20 +56,28 @@ def parse(
             parsed, unknown = tyro.cli(
                 settings,
                 prog=prog,
-                args=sys.argv[1:] if words is None else words,
+                args=words,
                 config=(tyro.conf.FlagCreatePairsOff,),
                 return_unknown_args=True,
             )
     except SystemExit as end:
         if end.code in (None, 0):
             raise
-        raise InputError(f"{_sentence(said.getvalue())}; see --help") from None
+        # Before what tyro says: who wants another program does not care which options are missing here.
+        raise InputError(
+            _elsewhere(words, elsewhere) or f"{_sentence(said.getvalue())}; see --help"
+        ) from None
     sys.stderr.write(said.getvalue())  # warnings, if there are some
     if unknown:
-        name = unknown[0].split("=")[0].replace("_", "-")
-        raise InputError(elsewhere.get(name) or f"{_unknown(unknown[0], settings)}; see --help")
+        raise InputError(_elsewhere(unknown, elsewhere) or f"{_unknown(unknown[0], settings)}; see --help")
     result: T = parsed
     return result
+
+
+def _elsewhere(words: list[str], elsewhere: Mapping[str, str]) -> str | None:
+    """What to do instead of the first of these words that is an option of another program."""
+    names = (word.split("=")[0].replace("_", "-") for word in words)
+    return next((elsewhere[name] for name in names if name in elsewhere), None)
 
 
 def _unknown(word: str, settings: type[Any]) -> str:

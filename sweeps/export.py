@@ -1,7 +1,6 @@
 """From a finished sweep to a folder that can be served, and to a version in MLflow's model registry."""
 
 import dataclasses
-import os
 import re
 import shlex
 import sys
@@ -20,7 +19,7 @@ from easrec.evaluation.protocols import selection_protocol
 from easrec.models.saving import load_network
 from easrec.models.transformer import SequentialRecommender
 from easrec.serving import save_bundle
-from sweeps.addresses import TRACKING_VARIABLE, masked, without_credentials
+from sweeps.addresses import masked, without_credentials
 from sweeps.choice import Pick, best_trial, choose
 from sweeps.export_config import ExportConfig
 from sweeps.intervals import Estimate, accuracy_estimates, largest_difference
@@ -57,10 +56,10 @@ def run_export(config: ExportConfig, *, console: Console | None = None) -> int:
     """Export what the options name and report it; returns the exit status, 0.
 
     Raises:
-        InputError: something that the user can put right; MLflow's registry is as it was then.
+        InputError: something that the user can put right; MLflow's registry is as it was then, unless it was
+            MLflow that failed on the way.
     """
     config.check()
-    before = os.environ.get(TRACKING_VARIABLE)  # MLflow changes it
     console = console or Console(width=None if sys.stdout.isatty() else 120)
 
     def say(text: str) -> None:
@@ -88,7 +87,7 @@ def run_export(config: ExportConfig, *, console: Console | None = None) -> int:
         say(f"folder: {folder.resolve()}")
         if client is not None and run_id is not None:
             registered = _register(config, client, opened.source, trained, folder, run_id)
-            _say_registered(registered, config, _variable(client.tracking_uri, before), say)
+            _say_registered(registered, config, client, say)
     return 0
 
 
@@ -108,7 +107,25 @@ def _mlflow(config: ExportConfig) -> Iterator["MlflowClient | None"]:
     with mlflow_at(uri):
         client = mlflow.MlflowClient(tracking_uri=uri)
         _check_reachable(client, uri)
-        yield client
+        with _hidden_password(uri):
+            yield client
+
+
+@contextmanager
+def _hidden_password(uri: str) -> Iterator[None]:
+    """Errors of MLflow's in a sentence, and none with the password: its messages hold whole addresses."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except InputError as error:
+        raise InputError(without_credentials(str(error), uri)) from error
+    except (MlflowException, requests.RequestException) as error:
+        reason = without_credentials(" ".join(str(error).split()), uri)[:300]
+        raise InputError(
+            f"MLflow at {masked(uri)} did not take the export ({reason}); put that right and export again"
+        ) from error
 
 
 def _check_reachable(client: "MlflowClient", uri: str) -> None:
@@ -252,15 +269,8 @@ def _register(
     )
 
 
-def _variable(uri: str, before: str | None) -> str:
-    """How a shell names the store to MLflow; nothing where the user's shell has its password already."""
-    if uri == before and masked(uri) != uri:
-        return ""
-    return f"{TRACKING_VARIABLE}={shlex.quote(masked(uri))} "
-
-
 def _say_registered(
-    registered: Registered, config: ExportConfig, variable: str, say: Callable[[str], None]
+    registered: Registered, config: ExportConfig, client: "MlflowClient", say: Callable[[str], None]
 ) -> None:
     new = "registered as" if registered.is_new else "has the content of"
     say(f"{new} version {registered.version} of {registered.name}")
@@ -268,11 +278,13 @@ def _say_registered(
         say(f"alias {config.alias}: moved from version {registered.alias_from} to {registered.version}")
     elif config.alias is not None:
         say(f"alias {config.alias}: version {registered.version}")
+    uri = client.tracking_uri
     python = shlex.quote(sys.executable)
+    hidden = "" if masked(uri) == uri else ", with what *** hides put in,"
     # MLflow starts uvicorn by name, so the environment's programs must be found.
     say(
-        "to serve it at http://127.0.0.1:5001:\n"
+        f"to serve it{hidden} at http://127.0.0.1:5001:\n"
         f"  PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH "
-        f"{variable}{python} -m mlflow models serve "
+        f"MLFLOW_TRACKING_URI={shlex.quote(masked(uri))} {python} -m mlflow models serve "
         f"--model-uri {shlex.quote(registered.uri)} --env-manager local --host 127.0.0.1 --port 5001"
     )

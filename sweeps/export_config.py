@@ -120,8 +120,7 @@ class ExportConfig:
     @staticmethod
     def command() -> str:
         """The shell command that this process was started by; it hides passwords."""
-        words = [masked(word) for word in sys.argv[1:]]
-        return shlex.join([sys.executable, str(Path(sys.argv[0]).resolve()), *words])
+        return shlex.join([sys.executable, str(Path(sys.argv[0]).resolve()), *map(masked, sys.argv[1:])])
 
 
 def _in_use(path: Path) -> bool:

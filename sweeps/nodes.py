@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, NodeDiedError, RayError, TaskUnschedulableError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from easrec.errors import InputError
@@ -39,42 +39,49 @@ def check_nodes(directory: Path | None, nodes: Sequence[Mapping[str, Any]]) -> N
             ).remote(marker)
             for node in nodes
         ]
-        for node, answer in zip(nodes, answers, strict=True):
-            address = _name(node, nodes)
+        for name, answer in zip(_names(nodes), answers, strict=True):
             try:
                 sees, program = ray.get(answer, timeout=_ANSWER_S)
             except GetTimeoutError as error:
                 raise InputError(
-                    f"the node {address} of the cluster did not answer within {_ANSWER_S:g} s; see what "
+                    f"the node {name} of the cluster did not answer within {_ANSWER_S:g} s; see what "
                     "holds it up, or take it out of the cluster"
                 ) from error
-            except (TaskUnschedulableError, NodeDiedError) as error:
+            except RayTaskError as error:
                 raise InputError(
-                    f"the node {address} has left the cluster; start the sweep again, with it or without"
-                ) from error
-            except RayError as error:
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                raise InputError(
-                    f"the node {address} of the cluster cannot run easrec ({lines[-1][:200]}); install it "
+                    f"the node {name} of the cluster cannot run easrec ({_last_line(error)}); install it "
                     "there too, or send the sweep by `ray job submit` with its code"
+                ) from error
+            except RayError as error:  # not the program's own: the node is gone, or kills its processes
+                raise InputError(
+                    f"the node {name} of the cluster cannot be asked ({_last_line(error)}); see `ray "
+                    "status`, and start the sweep again when the node is back or gone"
                 ) from error
             if program != ours:
                 raise InputError(
-                    f"the node {address} of the cluster has easrec {program} and this machine {ours}; "
+                    f"the node {name} of the cluster has easrec {program} and this machine {ours}; "
                     "install the same on all"
                 )
             if not sees:
                 raise InputError(
-                    f"the node {address} of the cluster does not see the output directory {directory}; "
+                    f"the node {name} of the cluster does not see the output directory {directory}; "
                     "choose an --output that all nodes share"
                 )
 
 
-def _name(node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> str:
-    """A node's address, with its id where others have the same address, as nodes on one machine may."""
-    address: str = node["NodeManagerAddress"]
-    alone = [other["NodeManagerAddress"] for other in nodes].count(address) == 1
-    return address if alone else f"{address} (node id {node['NodeID'][:8]})"
+def _names(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the nodes are called: by their addresses, and with their ids where several share one."""
+    addresses = [node["NodeManagerAddress"] for node in nodes]
+    return [
+        address if addresses.count(address) == 1 else f"{address} (id {node['NodeID']})"
+        for address, node in zip(addresses, nodes, strict=True)
+    ]
+
+
+def _last_line(error: RayError) -> str:
+    """What an error of Ray's comes down to: above it are the traceback and Ray's own remarks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".")[:200]
 
 
 def _program() -> str:

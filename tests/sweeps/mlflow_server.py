@@ -33,7 +33,7 @@ def mlflow_server(folder: Path, port: int, *, backend: str | None = None) -> Ite
         process = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline_s = time.monotonic() + 180
+        deadline_s = time.monotonic() + 600
         while True:
             try:
                 urllib.request.urlopen(f"{address}/health", timeout=5).close()

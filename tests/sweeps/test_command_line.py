@@ -134,5 +134,7 @@ def test_an_option_of_another_program_says_where_it_is() -> None:
     for words in (["--ray-address", "auto"], ["--ray-address=auto"], ["--ray_address", "auto"]):
         with pytest.raises(InputError, match=r"^on a cluster it is lambda_sweep\.py$"):
             parse(Settings, "p.py", ["--output", "o", *words], elsewhere=elsewhere)
+        with pytest.raises(InputError, match=r"^on a cluster it is lambda_sweep\.py$"):
+            parse(Settings, "p.py", words, elsewhere=elsewhere)  # --output is missing, which is not the point
     with pytest.raises(InputError, match="unknown option '--ray-port'"):
         parse(Settings, "p.py", ["--output", "o", "--ray-port", "1"], elsewhere=elsewhere)

@@ -30,6 +30,7 @@ from easrec.models.saving import load_network
 from easrec.retrain import RetrainConfig, retrain
 from easrec.serving import Recommender, load_bundle, save_bundle
 from easrec.training import EpochReport
+from sweeps import export as export_module
 from sweeps import resize
 from sweeps import source as source_module
 from sweeps import trial as trial_module
@@ -137,46 +138,54 @@ def test_a_sweep_whose_results_lie_in_a_storage_is_exported_from_there(
 
 
 def test_a_sweep_recorded_on_a_server_is_exported_and_registered_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.delenv(TRACKING_VARIABLE, raising=False)
-    with mlflow_server(tmp_path / "server", free_port()) as plain:
-        sweep = finish_sweep(tmp_path / "sweep", seeds=1, retrain_epochs=1, tracking_uri=plain)
+    with mlflow_server(tmp_path / "server", free_port()) as address:
+        sweep = finish_sweep(tmp_path / "sweep", seeds=1, retrain_epochs=1, tracking_uri=address)
         printed = export(output=sweep.directory, to=tmp_path / "bundle")
         assert "registered as version 1 of easrec-sweep-log" in printed
-        assert f"MLFLOW_TRACKING_URI={plain} " in printed
-
-        # The same server as if it asked for an account, which it does not: credentials go along all the same.
-        whole, hidden = (plain.replace("://", f"://ann:{secret}@") for secret in ("s3cret", "***"))
-        note_tracking_uri(sweep.directory, whole)
-        monkeypatch.setenv(TRACKING_VARIABLE, whole)
-        by_environment = export(output=sweep.directory, to=tmp_path / "bundle", overwrite=True)
-        assert "has the content of version 1 of easrec-sweep-log" in by_environment
-        assert f"{TRACKING_VARIABLE}=" not in by_environment  # this shell has it
-        monkeypatch.delenv(TRACKING_VARIABLE)
-        by_option = export(
-            output=sweep.directory, to=tmp_path / "bundle", overwrite=True, tracking_uri=whole, alias="best"
-        )
-        assert f"{TRACKING_VARIABLE}='{hidden}' " in by_option
-        (version,) = mlflow.MlflowClient(plain).search_model_versions("name = 'easrec-sweep-log'")
+        assert f"MLFLOW_TRACKING_URI={address} " in printed
+        (version,) = mlflow.MlflowClient(address).search_model_versions("name = 'easrec-sweep-log'")
         assert version.version in ("1", 1)
-        assert "s3cret" not in by_environment + by_option
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()] == []
+        # The server asks for no password, and takes one.
+        whole, hidden = (address.replace("//", f"//ann:{secret}@") for secret in ("s3cret", "***"))
+        again = export(output=sweep.directory, to=tmp_path / "again", tracking_uri=whole)
+        assert "has the content of version 1 of easrec-sweep-log" in again
+        assert "to serve it, with what *** hides put in, at http" in again
+        assert f"MLFLOW_TRACKING_URI='{hidden}' " in again
+    said = [again]
     assert not (sweep.directory / "mlflow.db").exists()
-    monkeypatch.setenv(TRACKING_VARIABLE, whole)
-    with pytest.raises(InputError, match=f"no MLflow answers at {re.escape(hidden)} ") as refused:
+    with pytest.raises(InputError, match=f"no MLflow answers at {address} "):
         export(output=sweep.directory, to=tmp_path / "bundle", overwrite=True)
-    assert "s3cret" not in str(refused.value)
+
+    # It is gone only after it has been asked whether it is there.
+    monkeypatch.setattr(export_module, "_check_reachable", lambda client, uri: None)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for options, sentence in (
+        (
+            {"output": sweep.directory},
+            f"MLflow at {hidden} did not take the export (API request to {hidden}/",
+        ),
+        ({"run": sweep.run_id}, f"--run {sweep.run_id}: API request to {hidden}/"),
+    ):
+        with pytest.raises(InputError, match=re.escape(sentence)) as caught:
+            export(tracking_uri=whole, to=tmp_path / "third", overwrite=True, **options)
+        said.append(str(caught.value))
+    captured = capfd.readouterr()
+    assert "s3cret" not in "".join([*said, captured.out, captured.err, caplog.text])
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"server.db", "MLmodel", "signature.json"} <= {path.name for path in files}
+    assert [path for path in files if b"s3cret" in path.read_bytes()] == []
 
 
-def test_the_command_to_go_on_with_hides_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = ["--run", "1a", "--tracking-uri", "http://ann:s3cret@mlflow:5000", "--pick", "best"]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *given])
-    words = shlex.split(ExportConfig.command())
-    assert words[2:] == [word.replace("s3cret", "***") for word in given]
-    given[2:4] = ["--tracking-uri=http://ann:s3cret@mlflow:5000"]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *given])
-    assert "s3cret" not in ExportConfig.command()
+def test_the_command_to_go_on_with_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--output", "a sweep", "--tracking-uri=http://ann:s3cret@mlflow:5000", "--pick", "best"]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+    hidden = [word.replace("s3cret", "***") for word in words]
+    assert shlex.split(ExportConfig.command()) == [sys.executable, str(SCRIPT), *hidden]
 
 
 def test_the_password_of_a_sweeps_store_comes_from_the_environment(
