@@ -1,5 +1,6 @@
 """How long a sweep may take, and what it holds of a cluster meanwhile: for --plan."""
 
+import bisect
 import dataclasses
 import heapq
 import logging
@@ -25,9 +26,13 @@ from easrec.training import EpochReport, training_form
 from sweeps.gpu_share import limit_memory
 from sweeps.presets import Preset
 
-_TIMED_STEPS = 3
+_TIMED_STEPS = (4, 16)
+"""Of a search. What an epoch takes besides its steps counts less the more there are: the second number is
+timed where the first is quick."""
+_QUICK_S = 3.0
+"""Seconds that quick steps take at most, those of all stages together."""
 _TIMED_EPOCHS = 2
-"""Of so few steps each. The last counts: the first pays for what is done once, such as loading kernels and
+"""Of so few steps. The last counts: the first pays for what is done once, such as loading kernels and
 compiling."""
 
 
@@ -153,14 +158,21 @@ def steps_per_epoch(preset: Preset, data: SplitData) -> int:
     return steps
 
 
-def few_users(preset: Preset, data: SplitData) -> SplitData:
-    """The first users of some data, as many as a few training steps need.
+def few_users(preset: Preset, data: SplitData, steps: int = _TIMED_STEPS[-1]) -> SplitData:
+    """The first users of some data, as many as fill the batches of a few training steps.
 
     Raises:
         InputError: see `steps_per_epoch`.
     """
-    share = min(1.0, _TIMED_STEPS / steps_per_epoch(preset, data))
-    return _first_users(data, max(round(share * data.num_users), _fewest_users(data)))
+    steps_per_epoch(preset, data)
+
+    def sequences(num_users: int) -> int:
+        return DataSize.of(_first_users(data, num_users), preset).sequences
+
+    wanted = steps * preset.search.batch_size
+    # A batch that is not full takes longer than its share.
+    most = bisect.bisect_right(range(1, data.num_users + 1), wanted, key=sequences)
+    return _first_users(data, max(most, _fewest_users(data)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +219,20 @@ def time_epochs(
         memory_share: see `sweeps.gpu_share`.
     """
     limit_memory(device, memory_share)
-    size = DataSize.of(part, preset)
+    for steps in _TIMED_STEPS:
+        fewer = few_users(preset, part, steps)
+        reports = _last_epochs(fewer, preset, device=device, threads=threads, warmup_threads=warmup_threads)
+        if sum(report.duration_s for report in reports) > _QUICK_S:
+            break
+    size = DataSize.of(fewer, preset)
+    warmup_s, search_s, retrain_s = (epoch_s(report, size, whole) for report in reports)
+    return EpochTimes(warmup_s=warmup_s, search_s=search_s, retrain_s=retrain_s)
+
+
+def _last_epochs(
+    part: SplitData, preset: Preset, *, device: str, threads: int, warmup_threads: int
+) -> tuple[EpochReport, EpochReport, EpochReport]:
+    """The last epoch of a short warm-up, of a search and of a retraining of the largest network."""
     search_config = dataclasses.replace(
         preset.search, warmup_epochs=_TIMED_EPOCHS, search_epochs=_TIMED_EPOCHS
     )
@@ -226,11 +251,7 @@ def time_epochs(
     finally:
         torch.set_num_threads(before)
         search_logger.setLevel(level)
-    return EpochTimes(
-        warmup_s=epoch_s(warm.epochs[-1], size, whole),
-        search_s=epoch_s(searched.epochs[-1], size, whole),
-        retrain_s=epoch_s(retrained.epochs[-1], size, whole),
-    )
+    return warm.epochs[-1], searched.epochs[-1], retrained.epochs[-1]
 
 
 def epoch_s(report: EpochReport, part: DataSize, whole: DataSize) -> float:

@@ -83,6 +83,10 @@ def test_what_others_hold_is_said_and_a_full_cluster_is_not_waited_for(
             "0.5 GPU free (in use: 5 of 5 CPUs); try again when there is room"
         ]
         assert not (tmp_path / "seen").exists()
+    with _held(cluster, 1):
+        lines = cluster.run("planning", tmp_path / "seen", 60)
+    assert "  in use by others now: 1 of 5 CPUs; the estimate takes all for this sweep" in lines
+    assert lines[-7].endswith(": 4 trials at once, each with 1 CPU and 0.5 GPU")
 
 
 def test_the_program_plans_and_refuses_as_a_sweep_and_writes_nothing(

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easrec.data.sequences import leave_one_out
+from easrec.data.synthetic import synthetic_interactions
 from easrec.training import EpochReport
 from sweeps.config import SweepConfig
-from sweeps.estimate import DataSize, EpochTimes, epoch_s, estimate, wall_time_s
+from sweeps.estimate import DataSize, EpochTimes, epoch_s, estimate, few_users, wall_time_s
 from sweeps.plan import preset_of
 
 
@@ -91,3 +93,14 @@ def test_no_more_is_retrained_than_there_are_architectures() -> None:
     )  # fmt: skip
     assert [stage.count for stage in found.stages] == [2, 18, 8, 4]
     assert found.wall_s == pytest.approx(8 * found.retrain_epochs + 4)
+
+
+def test_the_users_that_are_timed_fill_the_batches() -> None:
+    data = leave_one_out(synthetic_interactions(200, 40, 12, seed=0))
+    preset = preset_of(SweepConfig(preset="smoke", max_length=4, batch_size=8))
+    every = DataSize.of(data, preset)
+    for steps in (2, 7):
+        timed = DataSize.of(few_users(preset, data, steps), preset)
+        one_more = every.sequences / every.users + 4  # at most, for a user of this log
+        assert 8 * steps - one_more < timed.sequences <= 8 * steps
+    assert DataSize.of(few_users(preset, data, 10**6), preset) == every
