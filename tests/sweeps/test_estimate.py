@@ -1,10 +1,11 @@
+import dataclasses
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easrec.data.sequences import leave_one_out
+from easrec.data.sequences import Targets, leave_one_out
 from easrec.data.synthetic import synthetic_interactions
 from easrec.training import EpochReport
 from sweeps.config import SweepConfig
@@ -104,3 +105,14 @@ def test_the_users_that_are_timed_fill_the_batches() -> None:
         one_more = every.sequences / every.users + 4  # at most, for a user of this log
         assert 8 * steps - one_more < timed.sequences <= 8 * steps
     assert DataSize.of(few_users(preset, data, 10**6), preset) == every
+
+
+def test_among_the_users_that_are_timed_one_is_asked_at_the_test() -> None:
+    data = leave_one_out(synthetic_interactions(200, 40, 12, seed=0))
+    late = Targets(data.test.rows[150:], data.test.positions[150:])
+    part = few_users(
+        preset_of(SweepConfig(preset="smoke", max_length=4, batch_size=8)),
+        dataclasses.replace(data, test=late),
+        2,
+    )
+    assert (part.num_users, list(part.test.rows)) == (151, [150])
