@@ -21,10 +21,8 @@ from sweeps.estimate import EpochTimes
 from sweeps.plan import preset_of
 from sweeps.plan_text import plan
 
-SEEN, FREE_S = Path(sys.argv[2]), float(sys.argv[3])
 
-
-def _see(what: str, device: str) -> None:
+def _see(seen_in: Path, what: str, device: str) -> None:
     seen = {
         "what": what,
         "device": device,
@@ -32,25 +30,25 @@ def _see(what: str, device: str) -> None:
         "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "all"),
         "assigned": ray.get_runtime_context().get_assigned_resources(),
     }
-    with SEEN.open("a") as file:
+    with seen_in.open("a") as file:
         file.write(json.dumps(seen) + "\n")
-
-
-def time_epochs(*part: Any, device: str, **settings: Any) -> EpochTimes:
-    _see("epochs", device)
-    return EpochTimes(warmup_s=90.0, search_s=36.0, retrain_s=18.0)
-
-
-def time_measuring(*part: Any, device: str) -> float:
-    _see("measuring", device)
-    return 36.0
 
 
 def main() -> None:
     """Print the plan's lines, or what was refused."""
+    seen_in = Path(sys.argv[2])
+
+    def time_epochs(*part: Any, device: str, **settings: Any) -> EpochTimes:
+        _see(seen_in, "epochs", device)
+        return EpochTimes(warmup_s=90.0, search_s=36.0, retrain_s=18.0)
+
+    def time_measuring(*part: Any, device: str) -> float:
+        _see(seen_in, "measuring", device)
+        return 36.0
+
     plan_timing.time_epochs = time_epochs
     plan_timing.time_measuring = time_measuring
-    plan_timing._FREE_S = FREE_S
+    plan_timing._FREE_S = float(sys.argv[3])
     config = SweepConfig(
         ray_address=sys.argv[1], preset="smoke", tradeoffs=(0.0, 0.1, 1.0), seeds=2, gpus_per_trial=0.5,
         measure_on="cpu", warmup_epochs=2, search_epochs=10, retrain_epochs=20, patience=5, max_length=8,
