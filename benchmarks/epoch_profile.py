@@ -85,6 +85,7 @@ NETWORKS = {
 def work(settings: dict[str, Any], config: ProfileConfig) -> dict[str, Any]:
     """Seconds, processor seconds and page faults of an epoch; with `profiled` the share of each kind."""
     torch.set_num_threads(settings["threads"])
+    torch.backends.mkldnn.enabled = settings["onednn"]
     max_length, architecture = NETWORKS[settings["network"]]
     data = leave_one_out(load_interactions(config.data))
     torch.manual_seed(0)
@@ -183,6 +184,9 @@ def ask(config: ProfileConfig, **settings: Any) -> dict[str, Any]:
     return found
 
 
+_WAYS = ((1, False, True), (1, True, True), (2, True, True), (1, True, False), (2, True, False))
+"""Threads, whether freed buffers are kept, whether products are as used or torch's own: what is timed."""
+
 _PRODUCTS_NOTE = f"""Matrix products in float32 by torch's own choice and as they are used
 (`easrec.models.products`). On this processor oneDNN is {"" if onednn_is_faster() else "not "}taken for the
 large ones."""
@@ -192,14 +196,17 @@ def run(config: ProfileConfig) -> None:
     """Measure, print and write."""
     rows = []
     for network in NETWORKS:
-        for threads, kept in ((1, False), (1, True), (2, True)):
-            found = ask(config, network=network, threads=threads, kept=kept, profiled=False)
+        for threads, kept, onednn in _WAYS:
+            found = ask(config, network=network, threads=threads, kept=kept, onednn=onednn, profiled=False)
             wall_s, cpu_s, faults = found["epoch"]
             how = "kept" if kept else "glibc's own"
-            rows.append([network, how, str(threads), f"{wall_s:.2f}", f"{cpu_s:.2f}", f"{faults:,.0f}"])
-    columns = ("", "freed buffers", "threads", "s an epoch", "processor s", "page faults")
+            products = "as used" if onednn else "torch's own"
+            figures = [f"{wall_s:.2f}", f"{cpu_s:.2f}", f"{faults:,.0f}"]
+            rows.append([network, how, products, str(threads), *figures])
+    columns = ("", "freed buffers", "products", "threads", "s an epoch", "processor s", "page faults")
     shares = {
-        network: ask(config, network=network, threads=1, kept=True, profiled=True) for network in NETWORKS
+        network: ask(config, network=network, threads=1, kept=True, onednn=True, profiled=True)
+        for network in NETWORKS
     }
     speeds = {threads: ask(config, products=True, threads=threads, kept=True) for threads in (1, 2)}
     kinds = [*KINDS, "element by element", "Python, unprofiled"]

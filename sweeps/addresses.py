@@ -52,7 +52,12 @@ def with_password(address: str) -> str:
     So a password is in no file, no log and no list of processes. Other addresses come back as they are.
     """
     whole = os.environ.get(TRACKING_VARIABLE, "")
-    return whole if _HIDDEN in address and masked(whole) == address else address
+    return whole if is_masked(address) and masked(whole) == address else address
+
+
+def is_masked(address: str) -> bool:
+    """Whether an address has lost its password to `masked`."""
+    return _HIDDEN in address
 
 
 def check_ray_address(address: str) -> None:
@@ -90,7 +95,7 @@ def check_tracking_uri(address: str) -> None:
         raise InputError(
             f"--tracking-uri must name an absolute path, sqlite:////PATH/mlflow.db, got {address}"
         )
-    if _HIDDEN in address:
+    if is_masked(address):
         raise InputError(
             f"--tracking-uri {address} has {_HIDDEN} in place of its password; put the password in, or the "
             f"whole address into {TRACKING_VARIABLE}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from easrec.errors import InputError
 from easrec.files import what_is_at
-from sweeps.addresses import TRACKING_VARIABLE, masked, with_password
+from sweeps.addresses import TRACKING_VARIABLE, is_masked, masked, with_password
 from sweeps.output import SWEEP, noted_tracking_uri
 
 
@@ -101,7 +101,7 @@ class ExportConfig:
         if uri is None:
             return None
         uri = with_password(uri)
-        if "***" in uri:
+        if is_masked(uri):
             raise InputError(
                 f"the password of the MLflow store {uri} is kept nowhere; give the whole address in "
                 f"{TRACKING_VARIABLE}"

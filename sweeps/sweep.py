@@ -83,7 +83,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         return 0
     output = config.output or default_output(config)
     with locked_output(output, resume=config.resume) as path:
-        config = dataclasses.replace(config, output=path, tracking_uri=_tracking_uri(config, path))
+        config = dataclasses.replace(config, output=path, tracking_uri=_recorded_at(config, path))
         try:
             with _sigterm_as_interrupt():
                 return _Sweep(config, preset, data, path, objects, console).run()
@@ -102,7 +102,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
             return status
 
 
-def _tracking_uri(config: SweepConfig, path: Path) -> str | None:
+def _recorded_at(config: SweepConfig, path: Path) -> str | None:
     """The whole address that the options name, or of a resumed sweep the one that it had before."""
     uri = config.tracking_uri
     if uri is None and config.resume:

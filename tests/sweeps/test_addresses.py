@@ -71,16 +71,16 @@ def test_a_resumed_sweep_is_recorded_where_it_was(tmp_path: Path, monkeypatch: p
     monkeypatch.delenv(TRACKING_VARIABLE, raising=False)
     note_tracking_uri(tmp_path, f"http://ann:{SECRET}@mlflow:5000")
     assert SECRET not in (tmp_path / TRACKING).read_text()
-    assert sweep_module._tracking_uri(SweepConfig(), tmp_path) is None
+    assert sweep_module._recorded_at(SweepConfig(), tmp_path) is None
     resumed = SweepConfig(output=tmp_path, resume=True)
     with pytest.raises(
         InputError, match=r"http://ann:\*\*\*@mlflow:5000 has \*\*\* in place of its password"
     ):
-        sweep_module._tracking_uri(resumed, tmp_path)
+        sweep_module._recorded_at(resumed, tmp_path)
     monkeypatch.setenv(TRACKING_VARIABLE, f"http://ann:{SECRET}@mlflow:5000")
-    assert sweep_module._tracking_uri(resumed, tmp_path) == f"http://ann:{SECRET}@mlflow:5000"
+    assert sweep_module._recorded_at(resumed, tmp_path) == f"http://ann:{SECRET}@mlflow:5000"
     elsewhere = dataclasses.replace(resumed, tracking_uri="http://other:5000")
-    assert sweep_module._tracking_uri(elsewhere, tmp_path) == "http://other:5000"
+    assert sweep_module._recorded_at(elsewhere, tmp_path) == "http://other:5000"
 
 
 def test_the_tracking_uri_is_no_setting_of_the_results() -> None:
