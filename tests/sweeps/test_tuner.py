@@ -84,6 +84,17 @@ def test_trials_are_packed_on_cores_and_gpus() -> None:
     assert check_cluster(SweepConfig(), [{"CPU": 1.0}, {"CPU": 1.0}]).warmup_options(8)["num_cpus"] == 1
 
 
+@pytest.mark.parametrize(
+    ("gpus", "slots"), [(1.0, 3), (0.5, 6), (0.4, 6), (0.6, 3), (0.3, 9), (0.1, 30), (2.0, 1)]
+)
+def test_a_share_of_a_gpu_is_of_one_gpu(gpus: float, slots: int) -> None:
+    """Three GPUs on a node: two trials of 0.6 never share one, so three and not five run at once."""
+    cluster = check_cluster(SweepConfig(device="cuda", gpus_per_trial=gpus), [{"CPU": 64.0, "GPU": 3.0}])
+    assert cluster.slots == slots
+    # A warm-up takes no more than one GPU.
+    assert cluster.warmup_slots == (3 if gpus > 1 else slots)
+
+
 def command(output: Path, log: Path) -> list[str]:
     return [
         sys.executable, str(ROOT / "pipelines" / "lambda_sweep.py"),
