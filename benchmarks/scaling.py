@@ -145,7 +145,8 @@ def candidates_part(config: ScalingConfig) -> str:
     ]
     notes = """A layer with linear attention and gates on a batch of full windows (windows x positions);
     `training` is the forward and backward pass. All figures are shares of the unmasked candidate's,
-    medians over rounds in which all took a turn."""
+    medians over rounds in which all took a turn. Before each timed pass comes one of the same layer that is
+    not timed: in a network a layer follows others of its own width."""
     columns = ("candidate (hidden/inner)", "FLOPs", "width", "training time", "inference time")
     return "\n\n".join([paragraph(notes), markdown_table(columns, rows), "\n".join(verdicts)])
 

@@ -62,6 +62,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b, from (..., K), (L, K) and (L,) to (..., L), as `torch.nn.functional.linear`."""
     if not _by_onednn(x, weight):
         return F.linear(x, weight, bias)
+    if not torch.is_grad_enabled():
+        # An operator with a derivative of ours costs 10 microseconds more in Python.
+        return _onednn(x, weight, bias)
     rows: Tensor = _Linear.apply(x.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
     return rows.view(*x.shape[:-1], len(weight))
 

@@ -21,13 +21,15 @@ def _left_aligned(lengths, positions):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("key_norm", ["column", "row"])
-@pytest.mark.parametrize(("positions", "chunk_size"), [(1, 64), (7, 3), (64, 64), (200, 64)])
-def test_linear_attention_equals_the_plain_loop(positions, chunk_size, key_norm, causal):
+@pytest.mark.parametrize(
+    ("positions", "chunk_size", "size"), [(1, 64, 4), (7, 3, 4), (7, 3, 16), (64, 64, 4), (200, 64, 3)]
+)
+def test_linear_attention_equals_the_plain_loop(positions, chunk_size, size, key_norm, causal):
     if positions == 200:  # the loop takes seconds there; one head and sequence show as much
-        q, k, v = _inputs(positions, batch=1, heads=1, size=3)
+        q, k, v = _inputs(positions, batch=1, heads=1, size=size)
         mask = _left_aligned([150], positions)
     else:
-        q, k, v = _inputs(positions)
+        q, k, v = _inputs(positions, size=size)
         mask = _left_aligned([positions, (positions + 1) // 2], positions)
     out = linear_attention(q, k, v, mask=mask, key_norm=key_norm, causal=causal, chunk_size=chunk_size)
     expected = reference.linear_attention(q, k, v, mask, key_norm=key_norm, causal=causal)
@@ -103,6 +105,21 @@ def test_fused_and_unfused_attention_agree_in_values_and_gradients(monkeypatch):
     assert "ScaledDotProduct" in fused.grad_fn.name() and "ScaledDotProduct" not in unfused.grad_fn.name()
     torch.testing.assert_close(unfused, fused)
     torch.testing.assert_close(gradients, torch.autograd.grad(fused.square().sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize("attention", [linear_attention, softmax_attention])
+def test_products_of_narrow_heads_agree_with_those_of_wide_ones(attention, monkeypatch):
+    q, k, v = _inputs(130 if attention is linear_attention else 40)
+    results = []
+    for widest in (0, 16):
+        monkeypatch.setattr("easrec.models.attention._WIDE", widest)
+        out = attention(q, k, v)
+        results.append((out.detach(), *torch.autograd.grad(out.square().sum(), (q, k, v))))
+        with torch.no_grad():
+            torch.testing.assert_close(attention(q, k, v), out.detach(), rtol=1e-12, atol=1e-12)
+    # Sums in another order differ in the last digits; had both been the same products, they would not.
+    assert not all(torch.equal(wide, narrow) for wide, narrow in zip(*results, strict=True))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-11)
 
 
 def test_unknown_settings_are_refused():
