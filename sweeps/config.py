@@ -127,7 +127,7 @@ class SweepConfig(MethodOptions, SweepOptions):
                 continue
             words.append(option(field.name))
             if isinstance(value, tuple):
-                words += [repr(number) for number in value]
+                words += [str(part) if isinstance(part, Path) else repr(part) for part in value]
             elif field.name == "tracking_uri":
                 words.append(masked(value))
             elif not isinstance(value, bool):

@@ -7,6 +7,7 @@ from typing import Any
 from easrec.data.sequences import SplitData
 from easrec.models.architecture import Architecture
 from easrec.nas.resources import network_flops, network_parameters, scoring_flops
+from easrec.nas.training_cost import retraining_flops, search_flops, warmup_flops
 from sweeps.results import Curve, FailedTrial, Param, TrialRecord
 from sweeps.store import Result, Store
 from sweeps.trial import ARCHITECTURE, NETWORK, TrialConfig
@@ -110,6 +111,11 @@ def trial_record(
         "warmup_s": warmed.value["warmup_s"],
         "search_s": searched.value["search_s"],
         "retrain_s": retrained.value["retrain_s"],
+        "warmup_flops": warmup_flops(trial.space, data, max_length, len(warmed.value["epochs"])),
+        "search_flops": search_flops(trial.space, data, trial.search, len(searched.value["epochs"])),
+        "retrain_flops": retraining_flops(
+            architecture, data, trial.retrain.max_length, len(retrained.value["epochs"])
+        ),
         "best_epoch": retrained.value["best_epoch"],
     }
     measured_on = {}

@@ -2,12 +2,11 @@
 
 import dataclasses
 import logging
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from sweeps.cluster import Cluster, ray_cluster
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.estimate import steps_per_epoch
+from sweeps.interruption import INTERRUPTED, sigterm_as_interrupt
 from sweeps.layer_table import measure_layers
 from sweeps.measuring import MeasuringPlace
 from sweeps.mlflow_store import create_store, ui_command
@@ -56,9 +56,6 @@ from sweeps.trainable import SharedData
 from sweeps.trial import SUPERNET, TrialConfig
 from sweeps.tuner import measure_network, train_trials, warm_supernets
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
-
 
 def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     """Run or resume a sweep and report it; returns the exit status.
@@ -85,7 +82,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     with locked_output(output, resume=config.resume) as path:
         config = dataclasses.replace(config, output=path, tracking_uri=_recorded_at(config, path))
         try:
-            with _sigterm_as_interrupt():
+            with sigterm_as_interrupt():
                 return _Sweep(config, preset, data, path, objects, console).run()
         except (KeyboardInterrupt, StorageError) as end:
             # Stopped before the sweep was written down, there is nothing to resume.
@@ -112,16 +109,6 @@ def _recorded_at(config: SweepConfig, path: Path) -> str | None:
     uri = with_password(uri)
     check_tracking_uri(uri)
     return uri
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, which batch systems send before they kill, end the sweep as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Sweep:
@@ -200,7 +187,7 @@ class _Sweep:
         if self.config.tracking_uri is not None:
             check_store(self.config.tracking_uri, self._database_artifacts)
         # Ray sets a handler of its own for SIGTERM when it starts, so ours comes after it.
-        with ray_cluster(self.config) as cluster, _sigterm_as_interrupt():
+        with ray_cluster(self.config) as cluster, sigterm_as_interrupt():
             if self.config.ray_address != "local":
                 # Where results go to a storage, the output directory is this process's alone.
                 check_nodes(self.path if self.objects is None else None, cluster.workers())

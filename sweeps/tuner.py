@@ -59,7 +59,7 @@ def warm_supernets(
 
 
 def train_trials(
-    trials: Sequence[TrialConfig],
+    trials: Sequence[Any],
     data: SharedData,
     store: Store,
     cluster: Cluster,
@@ -67,18 +67,19 @@ def train_trials(
     on_busy: OnBusy,
     on_end: Callable[[str], None],
     program: Callable[..., None] = train,
+    label: Callable[[Any], str] = trial_label,
 ) -> dict[str, str]:
     """Run trials with Ray Tune, in their order, as many at once as the cluster has room for.
 
     Args:
-        trials: which; there must be some.
+        trials: which, `TrialConfig` or others with a `trial_id` that the program knows; there must be some.
         data: what they train on.
         store: where their results go.
         cluster: what each may use.
         on_busy: whether a trial waits for a retraining that another one is doing, or ends without it.
         on_end: called in this thread with the id of each trial that ends, however it did.
-        program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`. Another one shows
-            how trials are scheduled where they cannot be trained.
+        program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`.
+        label: how people call a trial.
 
     Returns:
         Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
@@ -102,7 +103,7 @@ def train_trials(
             name=f"trials-{time.time_ns()}",
             storage_path=scratch,
             verbose=0,
-            callbacks=[_OnEnd(on_end, {trial.trial_id: trial_label(trial) for trial in trials})],
+            callbacks=[_OnEnd(on_end, {trial.trial_id: label(trial) for trial in trials})],
             failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
         ),
     )
