@@ -75,9 +75,11 @@ def test_the_oracle_knows_what_a_sweep_found_and_all_else(log: Path) -> None:
     assert before[1] == sorted((oracle / "store").rglob("result.json"))
     pd.testing.assert_frame_equal(found, pd.read_parquet(oracle / "oracle.parquet"))
 
-    other = run("oracle.py", "--data", log, *SPACE, "--num-layers", "1", "--sweeps", sweep)
+    wider = [*SPACE, "--hidden-size", "32", "--output", oracle.parent / "wider"]
+    other = run("oracle.py", "--data", log, *wider, "--sweeps", sweep)
     assert other.returncode == 2
-    assert "is not in the space" in other.stderr or other.returncode == 0
+    assert "which is not in the space; give the oracle the options of that sweep" in other.stderr
+    assert not (oracle.parent / "wider").exists()
 
 
 @pytest.mark.parametrize(
