@@ -53,6 +53,9 @@ class SweepOptions(DataOptions):
     """Go on with the sweep in --output: what is finished there is not repeated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks are trained and measured; auto takes a GPU if Ray has one."""
+    independent: bool = False
+    """Share nothing between trials: each has a warm-up of its own and retrains from its own searched
+    supernet. The naive sweep, to see what sharing saves."""
     plan: bool = False
     """Print the candidates, their FLOPs, the trials, and the time, CPU-hours and GPU-hours that they may
     take, on the cluster of --ray-address if there is one, and stop."""
@@ -98,6 +101,11 @@ class SweepConfig(MethodOptions, SweepOptions):
         if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
             raise InputError(f"--gpus-per-trial above 1 must be a whole number, got {self.gpus_per_trial}")
         _check_tradeoffs(self.tradeoffs)
+        if self.independent and self.transfer_from not in (None, "searched"):
+            raise InputError(
+                f"--independent retrains from each trial's own searched supernet, so --transfer-from "
+                f"{self.transfer_from} does not go with it"
+            )
         check_ray_address(self.ray_address)
         if self.measure_on is not None and not re.fullmatch(r"[\w.:-]+", self.measure_on):
             raise InputError(

@@ -87,6 +87,7 @@ def estimate(
     warmup_resources: Mapping[str, float],
     measure_s: float,
     measure_resources: Mapping[str, float],
+    independent: bool = False,
 ) -> Estimate:
     """Time and resources of a sweep in which every trial derives an architecture of its own.
 
@@ -104,14 +105,16 @@ def estimate(
         warmup_resources: what a warm-up holds.
         measure_s: seconds to measure an architecture.
         measure_resources: what that holds.
+        independent: whether trials share neither warm-ups nor retrainings.
     """
     retrain_epochs = min(preset.retrain.max_epochs, 4 * preset.retrain.patience)
     num_trials = seeds * len(preset.tradeoffs)
     space = preset.space
     num_architectures = len(space) * space.num_layers
-    num_retrainings = seeds * min(len(preset.tradeoffs), num_architectures)
+    num_warmups = num_trials if independent else seeds
+    num_retrainings = num_trials if independent else seeds * min(len(preset.tradeoffs), num_architectures)
     stages = (
-        Stage("warm-ups", seeds, preset.search.warmup_epochs * times.warmup_s, warmup_resources),
+        Stage("warm-ups", num_warmups, preset.search.warmup_epochs * times.warmup_s, warmup_resources),
         Stage("searches", num_trials, preset.search.search_epochs * times.search_s, trial_resources),
         Stage("retrainings", num_retrainings, retrain_epochs * times.retrain_s, trial_resources),
         Stage("measurements", min(num_trials, num_architectures), measure_s, measure_resources),
@@ -121,7 +124,7 @@ def estimate(
     trials = [searches.seconds + (n < num_retrainings) * retrainings.seconds for n in range(num_trials)]
     # All trials wait for the last warm-up, and the measuring for the last trial.
     wall_s = (
-        wall_time_s([warmups.seconds] * seeds, warmup_slots)
+        wall_time_s([warmups.seconds] * num_warmups, warmup_slots)
         + wall_time_s(trials, slots)
         + measurements.count * measurements.seconds
     )

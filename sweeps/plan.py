@@ -40,7 +40,7 @@ def preset_of(config: SweepConfig) -> Preset:
             temperature=_temperature(config, preset.search.temperature),
         ),
         retrain=dataclasses.replace(preset.retrain, **_given(config, RetrainConfig)),
-        transfer_from=config.transfer_from or preset.transfer_from,
+        transfer_from="searched" if config.independent else config.transfer_from or preset.transfer_from,
         tradeoffs=config.tradeoffs or preset.tradeoffs,
     )
     config.check_effects(
@@ -107,6 +107,7 @@ def build_trials(
             threads=config.cpus_per_trial,
             warmup_threads=config.warmup_threads,
             measure_on=config.measure_on,
+            independent=config.independent,
         )
         for tradeoff in extremes_first(preset.tradeoffs)
         for seed in range(config.seed, config.seed + config.seeds)

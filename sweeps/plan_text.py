@@ -52,6 +52,7 @@ def plan_text(
         warmup_resources=warmup_request(config.warmup_threads, cluster.cpus, cluster.resources),
         measure_s=timed.measure_s,
         measure_resources={"CPU": measuring["num_cpus"], "GPU": measuring["num_gpus"]},
+        independent=config.independent,
     )
     return "\n".join(
         [

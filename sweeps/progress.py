@@ -64,6 +64,11 @@ def trial_label(trial: TrialConfig | FailedTrial) -> str:
     return f"lambda {trial.tradeoff:g}, seed {trial.seed}"
 
 
+def warmup_label(trial: TrialConfig) -> str:
+    """How people call the warm-up of a trial, which others share unless it is the trial's own."""
+    return trial_label(trial) if trial.independent else f"seed {trial.seed}"
+
+
 @dataclass(slots=True)
 class _Chain:
     """The stages of a trial; keys are hashes of all its settings, so they are computed once."""
@@ -112,7 +117,7 @@ class Watcher:
 
         for chain in self._chains:
             trial = chain.trial
-            warmed = state("warm-up", chain.warm, f"seed {trial.seed}", trial.search.warmup_epochs)
+            warmed = state("warm-up", chain.warm, warmup_label(trial), trial.search.warmup_epochs)
             searched = state("search", chain.search, chain.label, trial.search.search_epochs)
             if chain.retrain is None and searched.status == "finished":
                 architecture = trial_architecture(trial, self._store)

@@ -390,13 +390,15 @@ class _Sweep:
             accuracy=self.accuracy,
         )
         results = write_results(frame, failed, self.path, labels)
+        # Where each trial has a warm-up of its own, those of a seed are the same to the last digit.
         warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
+        num_warmups = len({trial.warm_key for trial in self.trials})
         supernets = {
             f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).path(SUPERNET)
             for seed, key in warm_keys.items()
         }
         num_retrainings = len(self._retrainings())
-        counts = counts_text(frame, num_warmups=len(warm_keys), num_retrainings=num_retrainings)
+        counts = counts_text(frame, num_warmups=num_warmups, num_retrainings=num_retrainings)
         self.say(f"\n{counts}, in {duration_text(self._elapsed_s())}")
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
         self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))

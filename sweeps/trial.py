@@ -59,6 +59,8 @@ class TrialConfig:
     """CPU threads of search and retraining; sums in another order give other last digits."""
     warmup_threads: int
     """CPU threads of the warm-up."""
+    independent: bool = False
+    """Whether the warm-up is the trial's own and shared with no other tradeoff."""
     measure_on: str | None = None
     """What latencies are measured on, see `sweeps.measuring`; None: where the trial runs."""
 
@@ -92,10 +94,12 @@ class TrialConfig:
 
     @property
     def warm_key(self) -> str:
-        """Key of the warm-up: independent of the tradeoff and of the controllers' settings."""
+        """Key of the warm-up: the tradeoff is in it only where the warm-up is the trial's own."""
+        own = {"tradeoff": self.tradeoff} if self.independent else {}
         return content_key(
             {
                 **self._common(self.warmup_threads),
+                **own,
                 "space": self.space.to_dict(),
                 "settings": self.search.warmup_settings(),
             }

@@ -111,6 +111,7 @@ def other(**changes: object) -> Callable[[TrialConfig], TrialConfig]:
         (other(code_version="else"), {"warm", "search", "retrain", "trial"}),
         (other(device="cuda"), {"warm", "search", "retrain", "trial"}),
         (other(transfer_from="fresh"), {"retrain", "trial"}),
+        (other(independent=True), {"warm", "search", "retrain", "trial"}),
     ],
 )
 def test_a_setting_changes_the_keys_of_what_depends_on_it_alone(
@@ -275,6 +276,16 @@ def test_a_sweep_has_one_trial_per_tradeoff_and_seed_and_one_warm_up_per_seed() 
     assert {trial.retrain.seed for trial in trials} == {5, 6}
     assert len({trial.warm_key for trial in trials}) == 2
     assert len({trial.trial_id for trial in trials}) == 6
+
+
+def test_an_independent_sweep_shares_nothing_between_tradeoffs() -> None:
+    data = leave_one_out(synthetic_interactions(20, 40, 8, seed=0))
+    config = SweepConfig(tradeoffs=(0.0, 1.0), seeds=2, independent=True)
+    trials = build_trials(config, preset_of(config), data, device="cpu", code_version="x")
+    assert len({trial.warm_key for trial in trials}) == 4
+    assert len({trial.retrain_key(ARCHITECTURE) for trial in trials}) == 4
+    with pytest.raises(InputError, match="--independent retrains .* so --transfer-from warm does not go"):
+        SweepConfig(independent=True, transfer_from="warm").check()
 
 
 def test_extremes_first_keeps_every_tradeoff() -> None:
