@@ -284,7 +284,7 @@ def test_an_independent_sweep_shares_nothing_between_tradeoffs() -> None:
     trials = build_trials(config, preset_of(config), data, device="cpu", code_version="x")
     assert len({trial.warm_key for trial in trials}) == 4
     assert len({trial.retrain_key(ARCHITECTURE) for trial in trials}) == 4
-    with pytest.raises(InputError, match="--independent retrains .* so --transfer-from warm does not go"):
+    with pytest.raises(InputError, match=r"--independent retrains .* so --transfer-from warm does not go"):
         SweepConfig(independent=True, transfer_from="warm").check()
 
 
