@@ -192,22 +192,23 @@ def search(
                 temperature = config.temperature.at(
                     iteration // config.controller_interval, planned_steps=planned_steps
                 )
-                # Weight step: W learns at one sample of the controllers, which stay as they are.
-                supernet.train()
-                with torch.no_grad():
-                    width, depth = (
-                        F.threshold(weights, min(config.negligible_weight, 0.5 / len(weights)), 0.0)
-                        for weights in supernet.controllers.sample(temperature)
+                if not config.freeze_weights:
+                    # Weight step: W learns at one sample of the controllers, which stay as they are.
+                    supernet.train()
+                    with torch.no_grad():
+                        width, depth = (
+                            F.threshold(weights, min(config.negligible_weight, 0.5 / len(weights)), 0.0)
+                            for weights in supernet.controllers.sample(temperature)
+                        )
+                    losses.append(
+                        weights.step(
+                            batch,
+                            partial(_loss_at, supernet, width, depth),
+                            stage="search",
+                            epoch=epoch,
+                            step=step,
+                        )
                     )
-                losses.append(
-                    weights.step(
-                        batch,
-                        partial(_loss_at, supernet, width, depth),
-                        stage="search",
-                        epoch=epoch,
-                        step=step,
-                    )
-                )
                 iteration += 1
                 if iteration % config.controller_interval:
                     continue
@@ -239,7 +240,7 @@ def search(
                 controller_optimizer.step()
                 controller_parts.append(parts)
         clock.trained(weights.num_sequences - begun)
-        metrics = _epoch_metrics(supernet, config, losses, controller_parts, temperature)
+        metrics = _epoch_metrics(supernet, config, losses, step, controller_parts, temperature)
         if config.stop_on == "ndcg":
             metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)
         epochs.append(clock.report("search", epoch, config.search_epochs, metrics))
@@ -324,13 +325,14 @@ def _epoch_metrics(
     supernet: Supernet,
     config: SearchConfig,
     losses: list[float],
+    num_steps: int,
     controller_parts: list[dict[str, float]],
     temperature: float,
 ) -> dict[str, float]:
     candidate, num_layers = supernet.hard_choice(max_flops=config.max_flops)
     metrics = {
-        "loss": sum(losses) / len(losses),
-        "steps": float(len(losses)),
+        **({"loss": sum(losses) / len(losses)} if losses else {}),
+        "steps": float(num_steps),
         "temperature": temperature,
         "candidate": float(candidate),
         "num_layers": float(num_layers),
