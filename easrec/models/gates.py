@@ -1,6 +1,5 @@
 """Data-aware gates: what a position's embedding says of how much each output of a dense layer counts."""
 
-import torch
 from torch import Tensor, nn
 
 from easrec.models.architecture import GateLayers
@@ -37,5 +36,5 @@ class DataAwareGate(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Embeddings (B, N, D) -> factors (B, N, F) in (0, gamma)."""
         if self.inner is not None:
-            embeddings = torch.relu(self.inner(embeddings))
-        return GAMMA * torch.sigmoid(self.output(embeddings))
+            embeddings = self.inner(embeddings, "relu")
+        return GAMMA * self.output(embeddings, "sigmoid")

@@ -7,7 +7,6 @@ V items.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from easrec.data.batches import Batch
@@ -123,7 +122,7 @@ class TransformerLayer(nn.Module):
         """The layer's output at some positions, from its input there and what the heads attended to."""
         attended = self.attention_output(attended)
         s = self.attention_norm(x + dropout(attended, self.dropout, self.training))
-        f = F.gelu(self.feed_in(s))
+        f = self.feed_in(s, "gelu")
         if self.inner_gate is not None:
             f = self.inner_gate(embeddings) * f
         f = self.feed_out(f)

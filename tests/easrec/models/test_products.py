@@ -20,9 +20,9 @@ def calls(request, monkeypatch):
     seen = [request.param]
     original = products._onednn
 
-    def noted(x, weight, bias):
+    def noted(x, weight, bias, activation="none"):
         seen.append((*x.shape, len(weight)))
-        return original(x, weight, bias)
+        return original(x, weight, bias, activation)
 
     monkeypatch.setattr(products, "_onednn", noted)
     monkeypatch.setattr(products, "onednn_is_faster", lambda: request.param)
@@ -74,6 +74,23 @@ def test_gradients_are_those_of_torchs_dense_layer(calls, wanted):
         if mine.grad is not None:
             torch.testing.assert_close(mine.grad, other.grad.float(), rtol=1e-5, atol=1e-5)
     assert len(calls) == (2 + sum(wanted[:2]) if calls[0] else 1)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "sigmoid"])
+def test_activations_are_torchs_with_and_without_gradients(calls, activation):
+    x, weight, bias, _ = _all_ways(50, 24, 40)
+    plain = {"relu": torch.relu, "gelu": F.gelu, "sigmoid": torch.sigmoid}[activation]
+    expected = plain(F.linear(x.double(), weight.double(), bias.double())).float()
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight, bias, activation), expected, rtol=1e-5, atol=2e-6)
+    weight.requires_grad_()
+    found = linear(x, weight, bias, activation)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+    (gradient,) = torch.autograd.grad(found.square().sum(), weight)
+    double = weight.detach().double().requires_grad_()
+    again = plain(F.linear(x.double(), double, bias.double()))
+    (wanted,) = torch.autograd.grad(again.square().sum(), double)
+    torch.testing.assert_close(gradient, wanted.float(), rtol=1e-4, atol=1e-3)
 
 
 def test_gradients_can_be_differentiated_again(calls):
