@@ -14,6 +14,12 @@ import secrets
 
 # Read by Ray when it is imported: the nodes that this process starts must ask for the token that it has.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+# Where the processes of many nodes share a few cores, one may take minutes to come up: Ray would kill it after
+# a minute, start another, and never be done. Nor are those that wait for their first trial to be taken away.
+os.environ |= {
+    "RAY_worker_register_timeout_seconds": "900",
+    "RAY_idle_worker_killing_time_threshold_ms": "3600000",
+}
 
 import dataclasses
 import statistics
@@ -58,6 +64,7 @@ from sweeps.tuner import train_trials
 import ray  # isort: skip
 from ray import tune  # isort: skip
 from ray.cluster_utils import Cluster as Machines  # isort: skip
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
 
 _BYTES_PER_TRIAL = 250e6
 _SLEPT = "slept.txt"
@@ -175,6 +182,22 @@ def _wait_for(directory: Path, processes: int) -> None:
         time.sleep(0.5)
 
 
+def _start_processes(config: LoadConfig, directory: Path) -> None:
+    """Have a process for every GPU started, with torch imported in it, node after node."""
+    process = ray.remote(_wait_for).options(num_cpus=1, num_gpus=1)
+    held: list[Any] = []
+    for node in ray.nodes():
+        if node["Resources"].get("GPU", 0) > 0:
+            here = process.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            )
+            held += [here.remote(directory, config.gpus) for _ in range(config.gpus_per_node)]
+            while len(list(directory.iterdir())) < len(held):
+                time.sleep(0.5)
+            print(f"{len(held)} of {config.gpus} processes are there", flush=True)
+    ray.get(held)
+
+
 @contextmanager
 def machines(config: LoadConfig) -> Iterator[str]:
     """The address of a cluster for the length of a `with`."""
@@ -270,8 +293,7 @@ def sweep(config: LoadConfig, path: Path, cluster: Cluster, data: SplitData, pre
 
     ready = path / "ready"
     ready.mkdir()
-    process = ray.remote(_wait_for).options(num_cpus=1, num_gpus=1)
-    ray.get([process.remote(ready, config.gpus) for _ in range(config.gpus)])
+    _start_processes(config, ready)
 
     uri, began_ms, began_s = create_store(path), now_ms(), time.monotonic()
     settings = flatten({"preset": "smoke"})
