@@ -14,8 +14,8 @@ import secrets
 
 # Read by Ray when it is imported: the nodes that this process starts must ask for the token that it has.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-# Where the processes of many nodes share a few cores, one may take minutes to come up: Ray would kill it after
-# a minute, start another, and never be done. Nor are those that wait for their first trial to be taken away.
+# Where the processes of many nodes share a few cores, one may take minutes to come up: Ray would kill it
+# after a minute, start another, and never be done. Nor are those that wait for a trial to be taken away.
 os.environ |= {
     "RAY_worker_register_timeout_seconds": "900",
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
@@ -184,13 +184,12 @@ def _wait_for(directory: Path, processes: int) -> None:
 
 def _start_processes(config: LoadConfig, directory: Path) -> None:
     """Have a process for every GPU started, with torch imported in it, node after node."""
-    process = ray.remote(_wait_for).options(num_cpus=1, num_gpus=1)
+    task = ray.remote(_wait_for)
     held: list[Any] = []
     for node in ray.nodes():
         if node["Resources"].get("GPU", 0) > 0:
-            here = process.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            )
+            on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            here = task.options(num_cpus=1, num_gpus=1, scheduling_strategy=on_node)
             held += [here.remote(directory, config.gpus) for _ in range(config.gpus_per_node)]
             while len(list(directory.iterdir())) < len(held):
                 time.sleep(0.5)
