@@ -22,6 +22,7 @@ os.environ |= {
 }
 
 import dataclasses
+import importlib
 import statistics
 import sys
 import tempfile
@@ -176,7 +177,8 @@ def sleep(
 
 
 def _wait_for(directory: Path, processes: int) -> None:
-    """Hold a process until so many have come here, so that each of them is another one."""
+    """Hold a process, with all that a trial imports, until so many have come: each of them is another one."""
+    importlib.import_module("sweeps.trainable")
     (directory / str(os.getpid())).touch()
     while len(list(directory.iterdir())) < processes:
         time.sleep(0.5)
@@ -184,7 +186,8 @@ def _wait_for(directory: Path, processes: int) -> None:
 
 def _start_processes(config: LoadConfig, directory: Path) -> None:
     """Have a process for every GPU started, with torch imported in it, node after node."""
-    task = ray.remote(_wait_for)
+    # By itself Ray ends a process after each task that held a GPU.
+    task = ray.remote(max_calls=0)(_wait_for)
     held: list[Any] = []
     for node in ray.nodes():
         if node["Resources"].get("GPU", 0) > 0:
