@@ -15,14 +15,15 @@ import secrets
 # Read by Ray when it is imported: the nodes that this process starts must ask for the token that it has.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
 # Where the processes of many nodes share a few cores, one may take minutes to come up: Ray would kill it
-# after a minute, start another, and never be done. Nor are those that wait for a trial to be taken away.
+# after a minute, start another, and never be done. It would also start spare ones, which are 64 more here.
 os.environ |= {
     "RAY_worker_register_timeout_seconds": "900",
-    "RAY_idle_worker_killing_time_threshold_ms": "3600000",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
 }
 
 import dataclasses
-import importlib
 import statistics
 import sys
 import tempfile
@@ -62,10 +63,8 @@ from sweeps.trainable import SharedData
 from sweeps.trial import ARCHITECTURE, NETWORK, TrialConfig
 from sweeps.tuner import train_trials
 
-import ray  # isort: skip
 from ray import tune  # isort: skip
 from ray.cluster_utils import Cluster as Machines  # isort: skip
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
 
 _BYTES_PER_TRIAL = 250e6
 _SLEPT = "slept.txt"
@@ -128,12 +127,18 @@ def sleep(
     The share of its time that counts as busy begins and ends here, so what Ray and the driver do between two
     trials is idle time.
     """
-    start_s = time.time()
     trial = trials[config["trial"]]
     architecture = trial.space.architecture(0, 1)
     template = store.root.parent / "template"
-    seconds = float((template / _SLEPT).read_text())
+    seconds, processes = map(float, (template / _SLEPT).read_text().split())
     data.get()
+    # Where processes take longer to come up than trials to end, as many on one machine do, Ray Tune gives up
+    # those that are coming for those that have just become free, and there are never enough.
+    ready = store.root.parent / "ready"
+    (ready / str(os.getpid())).touch()
+    while len(os.listdir(ready)) < processes:
+        time.sleep(0.2)
+    start_s = time.time()
 
     def search(workspace: Workspace) -> dict[str, Any]:
         epochs = []
@@ -174,30 +179,6 @@ def sleep(
     held.get_or_compute("search", trial.search_key, search)
     held.get_or_compute("retrain", trial.retrain_key(architecture), retraining)
     tune.report({"status": "finished"})
-
-
-def _wait_for(directory: Path, processes: int) -> None:
-    """Hold a process, with all that a trial imports, until so many have come: each of them is another one."""
-    importlib.import_module("sweeps.trainable")
-    (directory / str(os.getpid())).touch()
-    while len(list(directory.iterdir())) < processes:
-        time.sleep(0.5)
-
-
-def _start_processes(config: LoadConfig, directory: Path) -> None:
-    """Have a process for every GPU started, with torch imported in it, node after node."""
-    # By itself Ray ends a process after each task that held a GPU.
-    task = ray.remote(max_calls=0)(_wait_for)
-    held: list[Any] = []
-    for node in ray.nodes():
-        if node["Resources"].get("GPU", 0) > 0:
-            on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            here = task.options(num_cpus=1, num_gpus=1, scheduling_strategy=on_node)
-            held += [here.remote(directory, config.gpus) for _ in range(config.gpus_per_node)]
-            while len(list(directory.iterdir())) < len(held):
-                time.sleep(0.5)
-            print(f"{len(held)} of {config.gpus} processes are there", flush=True)
-    ray.get(held)
 
 
 @contextmanager
@@ -261,7 +242,9 @@ class Load:
     """What was measured."""
 
     busy: float
-    """Share of GPU time in which a trial slept, from the first start to the last."""
+    """Share of GPU time in which a trial slept, from the first moment at which all did to the last start."""
+    filling_s: float
+    """From the first start to the first moment at which all GPUs had a trial."""
     wall_s: float
     """From the first start to the end of the last trial."""
     gaps_s: list[float]
@@ -286,16 +269,13 @@ def sweep(config: LoadConfig, path: Path, cluster: Cluster, data: SplitData, pre
     store, shared = Store(path / "store"), SharedData.put(data)
     template = path / "template"
     template.mkdir()
-    (template / _SLEPT).write_text(str(config.seconds))
+    (template / _SLEPT).write_text(f"{config.seconds} {config.gpus}")
+    (path / "ready").mkdir()
     network = SequentialRecommender(preset.space.architecture(0, 1), data.num_items, preset.search.max_length)
     save_network(network, template / NETWORK)
     (template / ARCHITECTURE).write_text("{}")
     warm = EpochReport("warmup", 1, 1, {"loss": 1.0}, 1.0, now_ms(), 1000.0).to_dict()
     store.get_or_compute("warm", trials[0].warm_key, lambda _: {"epochs": [warm], "warmup_s": 1.0})
-
-    ready = path / "ready"
-    ready.mkdir()
-    _start_processes(config, ready)
 
     uri, began_ms, began_s = create_store(path), now_ms(), time.monotonic()
     settings = flatten({"preset": "smoke"})
@@ -330,12 +310,14 @@ def sweep(config: LoadConfig, path: Path, cluster: Cluster, data: SplitData, pre
     slept = [store.entry("retrain", trial.retrain_key(architecture)).value()["slept"] for trial in trials]
     first_s = min(each["start_s"] for each in slept)
     last_s = max(each["start_s"] for each in slept)
-    busy_s = sum(min(each["end_s"], last_s) - min(each["start_s"], last_s) for each in slept)
+    full_s = first_full([(each["start_s"], each["end_s"]) for each in slept], config.gpus)
+    busy_s = sum(max(min(each["end_s"], last_s) - max(each["start_s"], full_s), 0.0) for each in slept)
     of_process: dict[int, list[dict[str, float]]] = {}
     for each in sorted(slept, key=lambda each: each["start_s"]):
         of_process.setdefault(each["process"], []).append(each)
     return Load(
-        busy=busy_s / (config.gpus * (last_s - first_s)),
+        busy=busy_s / (config.gpus * (last_s - full_s)),
+        filling_s=full_s - first_s,
         wall_s=max(each["end_s"] for each in slept) - first_s,
         gaps_s=[
             after["start_s"] - each["end_s"] for row in of_process.values() for each, after in pairwise(row)
@@ -344,6 +326,23 @@ def sweep(config: LoadConfig, path: Path, cluster: Cluster, data: SplitData, pre
         cores=processor_s / took_s,
         threads=threads.seconds(),
         snapshot_s=snapshot_s,
+    )
+
+
+def first_full(spans: list[tuple[float, float]], slots: int) -> float:
+    """The first moment at which `slots` of some spans of time lie over each other.
+
+    Raises:
+        InputError: there is none.
+    """
+    events = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    running = 0
+    for moment, change in events:
+        running += change
+        if running == slots:
+            return moment
+    raise InputError(
+        f"the {slots} GPUs never had a trial each at one time; let trials sleep longer by --seconds"
     )
 
 
@@ -397,13 +396,14 @@ def _report(config: LoadConfig, load: Load) -> None:
     notes = f"""{config.trials:,} trials of {config.seconds:g} s and {config.epochs} epochs on {config.nodes}
     nodes of {config.gpus_per_node} GPUs each, one GPU a trial. The nodes are Ray's own for tests, all on this
     machine, and their GPUs are numbers; trials sleep in place of training, in processes of their own, and
-    leave epochs, results and a network of the smoke preset in a store on a local disk. The processes were
-    started, and torch imported, before the clock: on this machine {config.gpus} of them share its cores, on a
+    leave epochs, results and a network of the smoke preset in a store on a local disk. The first trials wait
+    for each other before they count: here {config.gpus} processes import torch on the same cores, while on a
     cluster each node starts its own. Recorded in an MLflow database in a file. Nothing of a network between
     machines is in these figures. A turn is the time from the end of a trial to the start of the next one in
     the same process."""
     rows = [
-        ["GPU time busy, first start to last", f"{load.busy:.1%}"],
+        ["GPU time busy, until the last start", f"{load.busy:.1%}"],
+        ["until all GPUs had a trial", f"{load.filling_s:.1f} s"],
         ["all trials", f"{load.wall_s:.1f} s"],
         ["the first start after", f"{load.lead_s:.1f} s"],
         ["a turn, median", f"{statistics.median(load.gaps_s) * 1000:.0f} ms"],
