@@ -43,7 +43,14 @@ from sweeps.presets import Preset
 from sweeps.progress import Watcher, trial_label
 from sweeps.provenance import git_commit
 from sweeps.recording import TrialRecording
-from sweeps.records import failed_record, failure, flatten, trial_architecture, trial_record
+from sweeps.records import (
+    failed_record,
+    failure,
+    flatten,
+    smaller_micro_batches,
+    trial_architecture,
+    trial_record,
+)
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
@@ -414,6 +421,7 @@ class _Sweep:
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
         self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))
         self._say_failed(failed)
+        self._say_short_of_memory()
         for name, file in results.items():
             self.say(f"{name}: {file}")
 
@@ -461,6 +469,13 @@ class _Sweep:
     def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
         for trial in failed:
             self.say(f"! {trial_label(trial)} failed: {trial.error}")
+
+    def _say_short_of_memory(self) -> None:
+        for trial in self.trials:
+            sizes = smaller_micro_batches(trial, self.store)
+            stages = " and ".join(f"{stage} in micro-batches of {size}" for stage, size in sizes.items())
+            if stages:
+                self.say(f"{trial_label(trial)} ran out of memory and went on with less: {stages}")
 
     def _retrainings(self) -> set[str]:
         keys = set()
