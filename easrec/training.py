@@ -212,10 +212,19 @@ def save_checkpoint(directory: Path | str | None, state: dict[str, Any], owner: 
         directory: where; made if need be.
         state: tensors, numbers, strings, lists and dictionaries.
         owner: fingerprint of the run that the state belongs to.
+
+    Raises:
+        DiskFullError: there is no room for it; the checkpoint of the epoch before is still there.
     """
     if directory is not None:
         whole = state | {"owner": owner}
-        write_atomically(Path(directory) / CHECKPOINT, lambda temporary: torch.save(whole, temporary))
+
+        def write(temporary: Path) -> None:
+            # Given a path, torch tells of a full disk in an error of its own that says nothing of it.
+            with temporary.open("wb") as file:
+                torch.save(whole, file)
+
+        write_atomically(Path(directory) / CHECKPOINT, write)
 
 
 def load_checkpoint(directory: Path | str | None, owner: str) -> dict[str, Any] | None:

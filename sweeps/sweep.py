@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from easrec.errors import InputError
+from easrec.errors import DiskFullError, InputError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_protocols
 from easrec.training import FEW_STEPS
@@ -66,6 +66,12 @@ from sweeps.tuner import measure_network, train_trials, warm_supernets
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
+_LONGEST_REASON = 300
+"""Characters that are shown of what MLflow says when it fails: it may be a whole statement of SQL."""
+
+RECORD_AGAIN_AFTER_S = (2.0, 5.0, 15.0)
+"""Pauses after which a finished sweep offers its results again to an MLflow that did not take them."""
+
 
 def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     """Run or resume a sweep and report it; returns the exit status.
@@ -94,7 +100,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         try:
             with _sigterm_as_interrupt():
                 return _Sweep(config, preset, data, path, objects, console).run()
-        except (KeyboardInterrupt, StorageError) as end:
+        except (KeyboardInterrupt, StorageError, DiskFullError) as end:
             # Stopped before the sweep was written down, there is nothing to resume.
             command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
             because, status = f": {end}", 1
@@ -238,7 +244,8 @@ class _Sweep:
 
                 def connect() -> SweepRecorder:
                     return SweepRecorder(
-                        uri.result(),
+                        # What could not be made then may be by now.
+                        self._tracking_uri() if uri.exception() else uri.result(),
                         identity.sweep_id,
                         start_ms=identity.start_ms,
                         run_name=self.path.name,
@@ -452,16 +459,22 @@ class _Sweep:
 
     def _recorded(self, connect: Callable[[], SweepRecorder], write: Callable[[SweepRecorder], None]) -> bool:
         """Write into MLflow what is on disk already; returns whether it took that, and says so."""
-        try:
-            recorder = connect()
-            write(recorder)
-        except Exception as error:  # whatever MLflow, its database or the network came up with
-            command = dataclasses.replace(self.config, resume=True).command()
-            self._say_masked(
-                f"MLflow did not take the results ({error}); what is finished is in {self.path}. To record "
-                f"it when MLflow is back:\n  {command}"
-            )
-            return False
+        for pause_s in (*RECORD_AGAIN_AFTER_S, None):
+            try:
+                recorder = connect()
+                write(recorder)
+                break
+            except Exception as error:  # whatever MLflow, its database or the network came up with
+                reason = " ".join(str(error).split())[:_LONGEST_REASON]
+                if pause_s is None or isinstance(error, InputError):
+                    command = dataclasses.replace(self.config, resume=True).command()
+                    self._say_masked(
+                        f"MLflow did not take the results ({reason}); what is finished is in {self.path}. To "
+                        f"record it when MLflow is back:\n  {command}"
+                    )
+                    return False
+            self._say_masked(f"MLflow did not take the results ({reason}); trying again in {pause_s:g} s")
+            time.sleep(pause_s)
         where = "at http://127.0.0.1:5000 " if "mlflow server" in ui_command(recorder.tracking_uri) else ""
         self.say(f"all runs, {where}after:\n  {ui_command(recorder.tracking_uri)}")
         return True
