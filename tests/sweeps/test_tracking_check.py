@@ -96,6 +96,7 @@ def test_an_sqlite_file_of_the_users_choice_is_made_and_taken(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_results_outlive_a_server_that_goes_away_and_a_resumed_sweep_brings_them_in(
     tmp_path: Path,
     calls: list[str],  # noqa: F811

@@ -1,0 +1,82 @@
+"""SIGKILL of the program itself, again and again: a resumed sweep finds what an undisturbed one finds."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from tests.faults.sweep_process import (
+    SweepProcess,
+    assert_nothing_half_written,
+    assert_recorded_once,
+    assert_same_results,
+    finished,
+    running,
+    sweep_words,
+)
+
+KILLS = 10
+SEED = 20
+
+
+class Changes:
+    """Counts the files that appear, change or go in a directory: moments that follow what a sweep does."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._before = self._look()
+        self.count = 0
+
+    def _look(self) -> dict[str, int]:
+        found = {}
+        for folder, _, names in os.walk(self._directory):
+            for name in names:
+                path = os.path.join(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    found[path] = os.stat(path).st_mtime_ns
+        return found
+
+    def at_least(self, number: int) -> bool | None:
+        now = self._look()
+        self.count += sum(
+            now.get(path) != self._before.get(path) for path in now.keys() | self._before.keys()
+        )
+        self._before = now
+        return True if self.count >= number else None
+
+
+def killed(sweep: SweepProcess, moment: int, pause_s: float) -> bool:
+    """Kill the driver alone once it has changed so many files; False if it ends before."""
+    changes = Changes(sweep.output)
+    while not changes.at_least(moment):
+        if sweep.process.poll() is not None:
+            status, said, errors = sweep.end()
+            assert status == 0, said + errors
+            return False
+        time.sleep(0.005)
+    time.sleep(pause_s)
+    sweep.process.send_signal(signal.SIGKILL)
+    sweep.process.wait(30)
+    return True
+
+
+def test_a_driver_killed_at_ten_random_moments_and_resumed_gives_the_undisturbed_results(
+    undisturbed: Path, options: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "sweep"
+    moments = random.Random(SEED)
+    kills = 0
+    most = 120
+    while kills < KILLS:
+        resume = (output / "sweep.json").exists()
+        with running(sweep_words(options, output, resume=resume), output) as sweep:
+            if killed(sweep, moments.randrange(1, most), moments.uniform(0, 0.3)):
+                kills += 1
+            else:
+                most = max(most // 2, 4)  # all is trained: what is left writes less
+    finished(sweep_words(options, output, resume=True), output)
+    assert_same_results(output, undisturbed)
+    assert_recorded_once(output)
+    assert_nothing_half_written(output)
