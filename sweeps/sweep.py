@@ -467,10 +467,9 @@ class _Sweep:
             except Exception as error:  # whatever MLflow, its database or the network came up with
                 reason = " ".join(str(error).split())[:_LONGEST_REASON]
                 if pause_s is None or isinstance(error, InputError):
-                    command = dataclasses.replace(self.config, resume=True).command()
                     self._say_masked(
                         f"MLflow did not take the results ({reason}); what is finished is in {self.path}. To "
-                        f"record it when MLflow is back:\n  {command}"
+                        f"record it when MLflow is back:\n  {self._resume_command()}"
                     )
                     return False
             self._say_masked(f"MLflow did not take the results ({reason}); trying again in {pause_s:g} s")
@@ -482,6 +481,11 @@ class _Sweep:
     def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
         for trial in failed:
             self.say(f"! {trial_label(trial)} failed: {trial.error}")
+        if failed:
+            self.say(f"once that is put right, try what failed again by:\n  {self._resume_command()}")
+
+    def _resume_command(self) -> str:
+        return dataclasses.replace(self.config, resume=True).command()
 
     def _say_short_of_memory(self) -> None:
         for trial in self.trials:

@@ -337,7 +337,7 @@ def _cause(config: SearchConfig, parts: dict[str, float]) -> str | None:
         weighed.append(("accuracy_weight", config.accuracy_weight, parts["validation_loss"]))
     for name, weight, value in weighed:
         if math.isfinite(value) and abs(weight * value) > torch.finfo(torch.float32).max:
-            return f"a {name} that is too high ({weight:g})"
+            return f"{name}={weight:g}, which is too high"
     return None
 
 

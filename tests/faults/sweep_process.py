@@ -127,9 +127,9 @@ def finished(words: Sequence[str], output: Path, *, status: int = 0) -> str:
 
 def command_to_go_on(said: str) -> list[str]:
     """The command that a sweep printed at its end."""
-    found = re.search(r"\n  (\S*python\S* .*--resume)$", said, re.M)
-    assert found is not None, said
-    return shlex.split(found.group(1))
+    found = re.findall(r"^  (\S*python\S* .*lambda_sweep.* --resume\b.*)$", said, re.M)
+    assert found, said
+    return shlex.split(found[-1])
 
 
 def entries(output: Path, kind: str) -> list[Path]:

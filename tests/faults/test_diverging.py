@@ -25,8 +25,8 @@ def test_a_trial_whose_loss_overflows_fails_once_and_the_sweep_goes_on(log: Path
     output = tmp_path / "sweep"
     said = finished(sweep_words(smoke_options(log, tradeoffs=(0.1, TOO_MUCH)), output), output, status=1)
     sentence = (
-        "the loss is inf in step 2 of search epoch 1; the likely cause is a tradeoff that is too high "
-        "(1e+39): lower it"
+        "the loss is inf in step 2 of search epoch 1; the likely cause is tradeoff=1e+39, which is too high: "
+        "lower it"
     )
     assert f"lambda 1e+39, seed 0 failed: {sentence}" in said
     assert "broke off" not in said
