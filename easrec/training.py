@@ -21,6 +21,7 @@ from easrec.data.batches import Batch, Form, num_training_batches, training_batc
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.files import write_atomically
+from easrec.micro_batches import is_out_of_memory
 from easrec.models.architecture import Architecture, CandidateSpace
 
 Stage = Literal["warmup", "search", "retrain"]
@@ -238,6 +239,8 @@ def load_checkpoint(directory: Path | str | None, owner: str) -> dict[str, Any] 
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it to begin again"
         ) from error

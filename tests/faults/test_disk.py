@@ -110,7 +110,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own with some MiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(path)]
+    words = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(path)]
     try:
         mounted = subprocess.run(words, capture_output=True, text=True, check=False)
     except FileNotFoundError:

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
+
 from tests.faults.sweep_process import (
     SweepProcess,
     assert_nothing_half_written,
@@ -47,19 +49,20 @@ class Changes:
         return True if self.count >= number else None
 
 
-def killed(sweep: SweepProcess, moment: int, pause_s: float) -> bool:
-    """Kill the driver alone once it has changed so many files; False if it ends before."""
+def killed(sweep: SweepProcess, moment: int, pause_s: float) -> list[psutil.Process]:
+    """Kill the driver alone once it has changed so many files; what it leaves, or nothing if it ends before."""
     changes = Changes(sweep.output)
     while not changes.at_least(moment):
         if sweep.process.poll() is not None:
             status, said, errors = sweep.end()
             assert status == 0, said + errors
-            return False
+            return []
         time.sleep(0.005)
     time.sleep(pause_s)
+    processes = sweep.processes()
     sweep.process.send_signal(signal.SIGKILL)
     sweep.process.wait(30)
-    return True
+    return processes
 
 
 def test_a_driver_killed_at_ten_random_moments_and_resumed_gives_the_undisturbed_results(
@@ -69,14 +72,18 @@ def test_a_driver_killed_at_ten_random_moments_and_resumed_gives_the_undisturbed
     moments = random.Random(SEED)
     kills = 0
     most = 120
+    left: list[psutil.Process] = []
     while kills < KILLS:
         resume = (output / "sweep.json").exists()
         with running(sweep_words(options, output, resume=resume), output) as sweep:
-            if killed(sweep, moments.randrange(1, most), moments.uniform(0, 0.3)):
+            if processes := killed(sweep, moments.randrange(1, most), moments.uniform(0, 0.3)):
                 kills += 1
+                left += processes
             else:
                 most = max(most // 2, 4)  # all is trained: what is left writes less
     finished(sweep_words(options, output, resume=True), output)
     assert_same_results(output, undisturbed)
     assert_recorded_once(output)
     assert_nothing_half_written(output)
+    _, alive = psutil.wait_procs(left, timeout=30)
+    assert not alive, "Ray's processes end with the driver"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from tests.faults.sweep_process import (
     sweep_words,
 )
 
+LESS_MIB, TOO_LITTLE_MIB = 150.0, 10.0
+"""Less memory than a batch of 256 sequences needs, and less than the supernet."""
+
 pytestmark = pytest.mark.skipif(
     not hasattr(psutil, "RLIMIT_DATA"), reason="only Linux limits the memory of another process"
 )
@@ -52,7 +56,7 @@ def trial(directory: Path, more_mib: float) -> dict[str, Any]:
 
 def test_a_trial_trains_on_in_smaller_micro_batches_with_the_same_result(tmp_path: Path) -> None:
     plenty = trial(tmp_path / "plenty", 0)
-    short = trial(tmp_path / "short", 150)
+    short = trial(tmp_path / "short", LESS_MIB)
     assert plenty["micro_batches"] == {} and plenty["params"].keys() == {
         "search.micro_batch_size", "retrain.micro_batch_size"
     }  # fmt: skip
@@ -67,7 +71,7 @@ def test_a_trial_trains_on_in_smaller_micro_batches_with_the_same_result(tmp_pat
 
 
 def test_a_trial_that_never_fits_fails_with_the_sizes(tmp_path: Path) -> None:
-    found = trial(tmp_path, 12)
+    found = trial(tmp_path, TOO_LITTLE_MIB)
     assert re.fullmatch(
         r"out of memory in (step 1 of warmup epoch 1, in micro-batches of 256, 128, .*1 |the warm-up ).*"
         r"(256 sequences of 50 positions .* weights, an item table of 201 x 64|batches of 256 sequences of "
@@ -96,6 +100,7 @@ def limit(sweep: SweepProcess, entry: Path, more_mib: float) -> psutil.Process:
     return holder
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="both trials need a fresh process of their own")
 def test_a_sweep_goes_on_when_one_trial_has_less_memory_and_another_too_little(
     large_log: Path, tmp_path: Path
 ) -> None:
@@ -105,22 +110,23 @@ def test_a_sweep_goes_on_when_one_trial_has_less_memory_and_another_too_little(
         "--hidden-size", "64", "--inner-size", "256", "--num-layers", "4", "--max-length", "50",
         "--batch-size", "256", "--warmup-epochs", "1", "--search-epochs", "2", "--retrain-epochs", "2",
     ]  # fmt: skip
-    limits = [150.0, 10.0]
-    limited: dict[Path, psutil.Process] = {}
-    with running(["taskset", "--cpu-list", "0", *sweep_words(options, output)], output) as sweep:
-        for more_mib in limits:
-            entry = sweep.until(
-                lambda: next((one for one in entries(output, "search") if one not in limited), None), "search"
-            )
-            process = limited[entry] = limit(sweep, entry, more_mib)
-            sweep.until(lambda entry=entry: read(entry / RESULT), "result of the search")  # type: ignore[misc]
-            process.rlimit(psutil.RLIMIT_DATA, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+    unlimited = (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY)
+    with running(sweep_words(options, output), output) as sweep:
+        begun: list[Path] = []
+        holders = []
+        for more_mib in (TOO_LITTLE_MIB, LESS_MIB):
+            new = sweep.until(lambda: set(entries(output, "search")) - set(begun) or None, "search")
+            begun.append(min(new))
+            holders.append(limit(sweep, begun[-1], more_mib))
+        too_little, less = begun
+        for entry, holder in zip(begun, holders, strict=True):
+            sweep.until(partial(read, entry / RESULT), "result of the search")
+            holder.rlimit(psutil.RLIMIT_DATA, unlimited)  # another trial may come to this process
         status, said, errors = sweep.end()
     assert status == 1, said + errors
     assert "Traceback" not in said + errors
     assert "broke off" not in errors, "what would fail again is not tried again"
 
-    less, too_little = limited
     used = read(less / RESULT)["value"]["micro_batch_size"]
     assert used in (128, 64, 32, 16, 8)
     assert f"search in micro-batches of {used}" in said
