@@ -50,7 +50,7 @@ class Changes:
 
 
 def killed(sweep: SweepProcess, moment: int, pause_s: float) -> list[psutil.Process]:
-    """Kill the driver alone once so many files have changed; what it leaves, or nothing if it ended before."""
+    """Kill the driver alone once so many files have changed; what it leaves, or nothing if it ended."""
     changes = Changes(sweep.output)
     while not changes.at_least(moment):
         if sweep.process.poll() is not None:
