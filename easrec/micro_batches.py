@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from easrec.allocator import trim_heap
+from easrec.allocator import return_freed_memory, trim_heap
 from easrec.data.batches import Batch
 
 T = TypeVar("T")
@@ -19,10 +19,14 @@ T = TypeVar("T")
 _SIGNS = (
     # torch has a class of its own for the memory of a GPU alone.
     "can't allocate memory",
+    "Cannot allocate memory",
     "not enough memory",
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "std::bad_alloc",
+    # oneDNN says no more when it has no room for the code of a product.
+    "could not create a primitive",
+    "could not create a memory object",
 )
 _LONGEST_REASON = 200
 
@@ -149,6 +153,8 @@ class MicroBatches:
                 self.size,
             )
             begun.restore()
+            # From here on, what is freed serves others too, such as the code that oneDNN writes.
+            return_freed_memory(at_once=True)
             trim_heap()
             if torch.device(self._device).type == "cuda":
                 torch.cuda.empty_cache()
