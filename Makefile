@@ -12,7 +12,7 @@ EXTRAS ?= dev
 ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: sweep submit test lint format ui bench install clean
+.PHONY: sweep submit test test-faults lint format ui bench install clean
 
 sweep: install
 	$(BIN)/python pipelines/lambda_sweep.py $(ARGS)
@@ -23,7 +23,12 @@ submit: install
 	VENV="$(abspath $(VENV))" docker/submit.sh $(ARGS)
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not faults" $(ARGS)
+
+# Kills workers, drivers and nodes, fills disks, takes memory and MLflow away (docs/faults.md).
+FAULTS ?= tests
+test-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults $(ARGS) $(FAULTS)
 
 lint: install
 	$(BIN)/ruff check .

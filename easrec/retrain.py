@@ -17,6 +17,7 @@ from easrec.training import (
     EpochClock,
     EpochReport,
     OnEpoch,
+    check_weights,
     checked_batches,
     fingerprint,
     load_checkpoint,
@@ -51,7 +52,8 @@ class RetrainConfig:
     num_negatives: int = 1024
     """Items that the targets of a batch compete with where the loss is sampled."""
     micro_batch_size: int | None = None
-    """Sequences computed at once; None for the whole batch. Less memory, the same gradients."""
+    """Sequences computed at once; None for the whole batch. Less memory, the same gradients. Where memory
+    runs out all the same, training goes on with half as many."""
     precision: Precision = "float32"
     """Of the matrix products of training: `bfloat16` is for GPUs, with norms, state and loss in float32.
     Evaluation is in float32 always."""
@@ -89,6 +91,8 @@ class RetrainResult:
     """Wall time of all epochs in seconds, those before a resume too."""
     stopped_early: bool
     """Whether patience was exhausted, be it in the last of `max_epochs`."""
+    micro_batch_size: int | None
+    """Sequences computed at once in the end: what was asked, or less where memory had run out."""
 
 
 def _initial_model(
@@ -140,7 +144,8 @@ def retrain(
     Raises:
         InputError: the data have nothing to train on, `initial` does not fit, or the checkpoint belongs to
             another run.
-        NonFiniteLossError: the loss became NaN or infinite.
+        NonFiniteLossError: the loss, or a weight, became NaN or infinite.
+        MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
     with seeded(config.seed, "init", 0, device):
         model = _initial_model(architecture, data, config, initial).to(device)
@@ -188,6 +193,13 @@ def retrain(
             for step, batch in enumerate(batches, 1):
                 losses.append(weights.step(batch, model.loss, stage="retrain", epoch=epoch, step=step))
         clock.trained(weights.num_sequences - begun)
+        check_weights(
+            model.parameters(),
+            stage="retrain",
+            epoch=epoch,
+            steps=len(losses),
+            learning_rate=config.learning_rate,
+        )
         model.eval()
         validation = evaluate(
             model.scores,
@@ -224,4 +236,5 @@ def retrain(
         epochs=epochs,
         retrain_s=sum(report.duration_s for report in epochs),
         stopped_early=len(epochs) - best_epoch >= config.patience,
+        micro_batch_size=weights.micro_batches.size,
     )

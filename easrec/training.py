@@ -7,7 +7,7 @@ import math
 import pickle
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from easrec.data.batches import Batch, Form, num_training_batches, training_batc
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.files import write_atomically
+from easrec.micro_batches import is_out_of_memory
 from easrec.models.architecture import Architecture, CandidateSpace
 
 Stage = Literal["warmup", "search", "retrain"]
@@ -146,8 +147,18 @@ def move(batch: Batch, device: torch.device | str) -> Batch:
     return replace(batch, item_ids=item_ids, targets=targets)
 
 
-def check_finite(loss: Tensor, *, stage: Stage, epoch: int, step: int, learning_rate: float) -> float:
+def check_finite(
+    loss: Tensor, *, stage: Stage, epoch: int, step: int, learning_rate: float, cause: str | None = None
+) -> float:
     """The loss as a float.
+
+    Args:
+        loss: of a step that has not been taken.
+        stage: where.
+        epoch: counted from 1.
+        step: counted from 1.
+        learning_rate: of the optimiser.
+        cause: what is too high, with its value, if it is not the learning rate.
 
     Raises:
         NonFiniteLossError: it is NaN or infinite. Raised before the optimiser steps, so that weights stay
@@ -155,11 +166,29 @@ def check_finite(loss: Tensor, *, stage: Stage, epoch: int, step: int, learning_
     """
     value = loss.item()
     if not math.isfinite(value):
+        cause = cause or f"a learning rate that is too high ({learning_rate})"
         raise NonFiniteLossError(
-            f"the loss is {value} in step {step} of {stage} epoch {epoch}; the likely cause is a learning "
-            f"rate that is too high ({learning_rate}): lower it"
+            f"the loss is {value} in step {step} of {stage} epoch {epoch}; the likely cause is {cause}: "
+            "lower it"
         )
     return value
+
+
+def check_weights(
+    weights: Iterable[Tensor], *, stage: Stage, epoch: int, steps: int, learning_rate: float
+) -> None:
+    """Refuse weights that the last steps of an epoch have spoilt, before anything is done with them.
+
+    A loss is that of the weights before its step: the next one would tell, if there were one.
+
+    Raises:
+        NonFiniteLossError: one of them is NaN or infinite.
+    """
+    if not all(bool(weight.detach().isfinite().all()) for weight in weights):
+        raise NonFiniteLossError(
+            f"weights are NaN or infinite after step {steps} of {stage} epoch {epoch}; the likely cause is a "
+            f"learning rate that is too high ({learning_rate}): lower it"
+        )
 
 
 def fingerprint(*parts: Any) -> str:
@@ -184,10 +213,19 @@ def save_checkpoint(directory: Path | str | None, state: dict[str, Any], owner: 
         directory: where; made if need be.
         state: tensors, numbers, strings, lists and dictionaries.
         owner: fingerprint of the run that the state belongs to.
+
+    Raises:
+        DiskFullError: there is no room for it; the checkpoint of the epoch before is still there.
     """
     if directory is not None:
         whole = state | {"owner": owner}
-        write_atomically(Path(directory) / CHECKPOINT, lambda temporary: torch.save(whole, temporary))
+
+        def write(temporary: Path) -> None:
+            # Given a path, torch tells of a full disk in an error of its own that says nothing of it.
+            with temporary.open("wb") as file:
+                torch.save(whole, file)
+
+        write_atomically(Path(directory) / CHECKPOINT, write)
 
 
 def load_checkpoint(directory: Path | str | None, owner: str) -> dict[str, Any] | None:
@@ -201,6 +239,8 @@ def load_checkpoint(directory: Path | str | None, owner: str) -> dict[str, Any] 
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"the checkpoint {path} cannot be read ({type(error).__name__}); delete it to begin again"
         ) from error

@@ -3,8 +3,8 @@
 Legend: B sequences in a batch, S negatives, V items.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from easrec.compute import Precision, autocast
 from easrec.data.batches import Batch
 from easrec.errors import InputError
+from easrec.micro_batches import MicroBatches
 from easrec.training import Stage, check_finite, move
 
 Loss = Literal["full", "sampled"]
@@ -45,7 +46,7 @@ class WeightSteps:
         loss: cross-entropy over all items, or over the target and `num_negatives` others.
         num_negatives: S; at most V are drawn.
         micro_batch_size: sequences that are computed at once; None for the whole batch. Gradients are those
-            of the whole batch.
+            of the whole batch. Where memory runs out it is halved, see `micro_batches`.
         precision: in which the loss is computed, see `easrec.compute.autocast`.
         device: where the weights are.
     """
@@ -62,11 +63,16 @@ class WeightSteps:
         precision: Precision = "float32",
         device: torch.device | str = "cpu",
     ) -> None:
+        parameters = list(parameters)
         self.num_sequences = 0
         """Sequences of all steps so far."""
+        num_weights = sum(parameter.numel() for parameter in parameters)
+        rows, columns = item_embedding.weight.shape
+        sizes = f", {num_weights:,} weights, an item table of {rows:,} x {columns}"
+        self.micro_batches = MicroBatches(micro_batch_size, device, sizes)
+        """How many sequences are computed at once."""
         self._learning_rate = learning_rate
         self._precision: Precision = precision
-        self._micro_batch_size = micro_batch_size
         self._device = device
         self._num_items = item_embedding.num_embeddings - 1
         self._num_negatives = min(num_negatives, self._num_items) if loss == "sampled" else None
@@ -83,23 +89,32 @@ class WeightSteps:
 
         Raises:
             NonFiniteLossError: it is NaN or infinite; the weights are left as they were.
+            MemoryExhaustedError: not even one sequence at a time fits into memory.
         """
-        negatives = self._draw_negatives()
+        total = self.micro_batches.fitting(
+            batch,
+            partial(self._find_gradients, batch, loss_of, self._draw_negatives()),
+            f"step {step} of {stage} epoch {epoch}",
+        )
+        value = check_finite(total, stage=stage, epoch=epoch, step=step, learning_rate=self._learning_rate)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self.num_sequences += len(batch.item_ids)
+        return value
+
+    def _find_gradients(self, batch: Batch, loss_of: LossOfBatch, negatives: Tensor | None) -> Tensor:
+        """Leave the batch's gradients with the weights and return its loss."""
         for optimizer in self._optimizers:
             optimizer.zero_grad()
         total = torch.zeros(())
-        for part, share in self._parts(batch):
+        for part, share in self.micro_batches.parts(batch):
             with autocast(self._device, self._precision):
                 loss = loss_of(move(part, self._device), negatives)
             if share != 1:
                 loss = loss * share
             loss.backward()
             total = total + loss.detach().cpu()
-        value = check_finite(total, stage=stage, epoch=epoch, step=step, learning_rate=self._learning_rate)
-        for optimizer in self._optimizers:
-            optimizer.step()
-        self.num_sequences += len(batch.item_ids)
-        return value
+        return total
 
     def _draw_negatives(self) -> Tensor | None:
         """S distinct items, all equally likely, from torch's global generator."""
@@ -108,22 +123,16 @@ class WeightSteps:
         drawn = torch.randperm(self._num_items, device=self._device)[: self._num_negatives]
         return drawn + 1
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
-        """Micro-batches, each with its share of the batch's targets."""
-        size = self._micro_batch_size
-        if size is None or size >= len(batch.item_ids):
-            yield batch, 1.0
-            return
-        num_targets = int((batch.targets > 0).sum())
-        for item_ids, targets in zip(batch.item_ids.split(size), batch.targets.split(size), strict=True):
-            if count := int((targets > 0).sum()):
-                yield replace(batch, item_ids=item_ids, targets=targets), count / num_targets
-
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` takes: the optimisers' moments."""
-        return {"optimizers": [optimizer.state_dict() for optimizer in self._optimizers]}
+        """What `load_state_dict` takes: the optimisers' moments, and the micro-batches that fitted."""
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "micro_batch_size": self.micro_batches.size,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the moments of another object of the same settings."""
+        """Go on from the state of another object of the same settings."""
         for optimizer, values in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
+        # Checkpoints of earlier versions have none.
+        self.micro_batches.size = state.get("micro_batch_size", self.micro_batches.size)

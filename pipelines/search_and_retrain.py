@@ -14,6 +14,7 @@ from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.evaluation.protocols import evaluate
 from easrec.files import write_json
+from easrec.micro_batches import MemoryExhaustedError
 from easrec.models.architecture import CandidateSpace
 from easrec.models.saving import save_network
 from easrec.nas.resources import network_flops, network_parameters
@@ -124,7 +125,7 @@ def main() -> int:
         )
         config.check()
         run(config)
-    except (InputError, NonFiniteLossError) as error:
+    except (InputError, NonFiniteLossError, MemoryExhaustedError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

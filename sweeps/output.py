@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from easrec.errors import InputError
-from easrec.files import read_json, what_is_at, write_json
+from easrec.files import is_unfinished, read_json, remove_unfinished, what_is_at, write_json
 from sweeps.addresses import masked
 from sweeps.config import SweepConfig, option
 from sweeps.store import now_ms
@@ -67,6 +67,7 @@ def locked_output(path: Path, *, resume: bool) -> Iterator[Path]:
         ) from error
     try:
         with FileLock(path / _LOCK, fallback_to_soft=False).acquire(blocking=False):
+            remove_unfinished(path)
             try:
                 yield path
             finally:
@@ -88,7 +89,9 @@ def _checked(path: Path, *, resume: bool) -> list[Path]:
     there = what_is_at(path)
     if there == "file":
         raise InputError(f"the output {path} is a file; choose a directory")
-    held = [entry.name for entry in path.iterdir() if entry.name != _LOCK] if there == "directory" else []
+    held = []
+    if there == "directory":
+        held = [entry.name for entry in path.iterdir() if entry.name != _LOCK and not is_unfinished(entry)]
     if resume and SWEEP not in held:
         what = "does not exist" if there == "nothing" else "holds files but no sweep" if held else "is empty"
         raise InputError(
@@ -142,7 +145,10 @@ def identify(
             },
         )
         return identity
-    stored = read_json(file)
+    try:
+        stored = read_json(file)
+    except InputError as error:
+        raise InputError(f"{error}; without it the sweep cannot go on: choose another --output") from error
     before = stored["settings"]
     changed = [
         f"{name} was {before.get(name)!r} and is now {settings.get(name)!r}"

@@ -73,6 +73,20 @@ def failure(trial: TrialConfig, store: Store) -> str | None:
     return None
 
 
+def smaller_micro_batches(trial: TrialConfig, store: Store) -> dict[str, int]:
+    """Stage -> sequences that were computed at once in its end, where memory ran out at what was asked."""
+    stages = {
+        "warmup": (store.entry("warm", trial.warm_key).result(), trial.search.micro_batch_size),
+        "search": (store.entry("search", trial.search_key).result(), trial.search.micro_batch_size),
+        "retrain": (retrain_result(trial, store), trial.retrain.micro_batch_size),
+    }
+    return {
+        stage: result.value["micro_batch_size"]
+        for stage, (result, asked) in stages.items()
+        if result is not None and result.value.get("micro_batch_size", asked) != asked
+    }
+
+
 def trial_record(
     trial: TrialConfig,
     data: SplitData,
@@ -132,6 +146,10 @@ def trial_record(
         params={
             **_params(trial, settings),
             **_measured_layers(trial, searched, store),
+            **{
+                f"{stage}.micro_batch_size_used": size
+                for stage, size in smaller_micro_batches(trial, store).items()
+            },
             **flatten({"architecture": architecture.to_dict()}),
             "architecture_id": architecture.architecture_id,
         },

@@ -26,7 +26,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 import easrec
-from easrec.files import read_json, write_json
+from easrec.errors import InputError
+from easrec.files import read_json, remove_unfinished, write_json
+from sweeps.objects import StorageError
 
 OnBusy = Literal["wait", "defer"]
 
@@ -181,28 +183,33 @@ class DirectoryEntry(Entry):
 
     def result(self) -> Result | None:
         """See `Entry.result`."""
-        try:
-            return Result(**read_json(self.directory / RESULT))
-        except FileNotFoundError:
-            return None
+        values = self._read(RESULT)
+        return None if values is None else Result(**values)
 
     def attempts(self) -> tuple[int, int] | None:
         """When the first and the latest attempt to compute it began, in ms since 1970; None before any."""
-        try:
-            first_ms, latest_ms = read_json(self.directory / ATTEMPTS)
-        except FileNotFoundError:
-            return None
-        return first_ms, latest_ms
+        values = self._read(ATTEMPTS)
+        return None if values is None else (values[0], values[1])
 
     def activity(self) -> Activity | None:
         """See `Entry.activity`."""
         attempts = self.attempts()
         if attempts is None:
             return None
-        report = None
-        with suppress(FileNotFoundError):
-            report = read_json(self.directory / PROGRESS)
-        return Activity(attempts[1], report)
+        return Activity(attempts[1], self._read(PROGRESS))
+
+    def _read(self, name: str) -> Any:
+        """What a JSON file of the entry holds, or None where there is none.
+
+        Raises:
+            StorageError: it has been cut short or changed.
+        """
+        try:
+            return read_json(self.directory / name)
+        except FileNotFoundError:
+            return None
+        except InputError as error:
+            raise StorageError(f"{error}; delete it to have it made again") from error
 
     def path(self, name: str) -> Path:
         """See `Entry.path`."""
@@ -225,6 +232,9 @@ class DirectoryEntry(Entry):
     @contextmanager
     def workspace(self) -> Iterator[Workspace]:
         """See `Entry.workspace`."""
+        # Whoever holds the entry is the only one to write there: what is half-written is of the dead.
+        for folder in (self.directory, *(path for path in self.directory.iterdir() if path.is_dir())):
+            remove_unfinished(folder)
         attempt_ms = now_ms()
         start_ms = (self.attempts() or (attempt_ms, attempt_ms))[0]
         write_json(self.directory / ATTEMPTS, [start_ms, attempt_ms])

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from easrec.errors import InputError
+from easrec.errors import DiskFullError, InputError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_protocols
 from easrec.training import FEW_STEPS
@@ -43,7 +43,14 @@ from sweeps.presets import Preset
 from sweeps.progress import Watcher, trial_label
 from sweeps.provenance import git_commit
 from sweeps.recording import TrialRecording
-from sweeps.records import failed_record, failure, flatten, trial_architecture, trial_record
+from sweeps.records import (
+    failed_record,
+    failure,
+    flatten,
+    smaller_micro_batches,
+    trial_architecture,
+    trial_record,
+)
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
@@ -55,6 +62,12 @@ from sweeps.tracking_check import check_store
 from sweeps.trainable import SharedData
 from sweeps.trial import SUPERNET, TrialConfig
 from sweeps.tuner import measure_network, train_trials, warm_supernets
+
+_LONGEST_REASON = 300
+"""Characters that are shown of what MLflow says when it fails: it may be a whole statement of SQL."""
+
+RECORD_AGAIN_AFTER_S = (2.0, 5.0, 15.0)
+"""Pauses after which a finished sweep offers its results again to an MLflow that did not take them."""
 
 
 def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
@@ -84,7 +97,7 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
         try:
             with sigterm_as_interrupt():
                 return _Sweep(config, preset, data, path, objects, console).run()
-        except (KeyboardInterrupt, StorageError) as end:
+        except (KeyboardInterrupt, StorageError, DiskFullError) as end:
             # Stopped before the sweep was written down, there is nothing to resume.
             command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
             because, status = f": {end}", 1
@@ -218,7 +231,8 @@ class _Sweep:
 
                 def connect() -> SweepRecorder:
                     return SweepRecorder(
-                        uri.result(),
+                        # What could not be made then may be by now.
+                        self._tracking_uri() if uri.exception() else uri.result(),
                         identity.sweep_id,
                         start_ms=identity.start_ms,
                         run_name=self.path.name,
@@ -403,6 +417,7 @@ class _Sweep:
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
         self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))
         self._say_failed(failed)
+        self._say_short_of_memory()
         for name, file in results.items():
             self.say(f"{name}: {file}")
 
@@ -433,16 +448,21 @@ class _Sweep:
 
     def _recorded(self, connect: Callable[[], SweepRecorder], write: Callable[[SweepRecorder], None]) -> bool:
         """Write into MLflow what is on disk already; returns whether it took that, and says so."""
-        try:
-            recorder = connect()
-            write(recorder)
-        except Exception as error:  # whatever MLflow, its database or the network came up with
-            command = dataclasses.replace(self.config, resume=True).command()
-            self._say_masked(
-                f"MLflow did not take the results ({error}); what is finished is in {self.path}. To record "
-                f"it when MLflow is back:\n  {command}"
-            )
-            return False
+        for pause_s in (*RECORD_AGAIN_AFTER_S, None):
+            try:
+                recorder = connect()
+                write(recorder)
+                break
+            except Exception as error:  # whatever MLflow, its database or the network came up with
+                reason = " ".join(str(error).split())[:_LONGEST_REASON]
+                if pause_s is None or isinstance(error, InputError):
+                    self._say_masked(
+                        f"MLflow did not take the results ({reason}); what is finished is in {self.path}. To "
+                        f"record it when MLflow is back:\n  {self._resume_command()}"
+                    )
+                    return False
+            self._say_masked(f"MLflow did not take the results ({reason}); trying again in {pause_s:g} s")
+            time.sleep(pause_s)
         where = "at http://127.0.0.1:5000 " if "mlflow server" in ui_command(recorder.tracking_uri) else ""
         self.say(f"all runs, {where}after:\n  {ui_command(recorder.tracking_uri)}")
         return True
@@ -450,6 +470,18 @@ class _Sweep:
     def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
         for trial in failed:
             self.say(f"! {trial_label(trial)} failed: {trial.error}")
+        if failed:
+            self.say(f"once that is put right, try what failed again by:\n  {self._resume_command()}")
+
+    def _resume_command(self) -> str:
+        return dataclasses.replace(self.config, resume=True).command()
+
+    def _say_short_of_memory(self) -> None:
+        for trial in self.trials:
+            sizes = smaller_micro_batches(trial, self.store)
+            stages = " and ".join(f"{stage} in micro-batches of {size}" for stage, size in sizes.items())
+            if stages:
+                self.say(f"{trial_label(trial)} ran out of memory and went on with less: {stages}")
 
     def _retrainings(self) -> set[str]:
         keys = set()

@@ -14,6 +14,7 @@ from easrec.data.sequences import Split, SplitData
 from easrec.evaluation.layer_latency import layer_latencies_ms
 from easrec.evaluation.protocols import evaluate
 from easrec.files import write_json
+from easrec.micro_batches import MemoryExhaustedError, memory_explained
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender
@@ -26,7 +27,7 @@ from sweeps.store import OnBusy, Store, Workspace, content_key
 
 TransferFrom = Literal["warm", "searched", "fresh"]
 
-FAILURES: tuple[type[Exception], ...] = (ValueError, NonFiniteLossError)
+FAILURES: tuple[type[Exception], ...] = (ValueError, NonFiniteLossError, MemoryExhaustedError)
 """What would fail again in the same way; any other exception may be the machine's fault."""
 
 SUPERNET = "supernet.safetensors"
@@ -152,6 +153,14 @@ class TrialConfig:
         return content_key({"search": self.search_key, "retrain": settings})
 
 
+def _sizes(trial: TrialConfig, data: SplitData, batch_size: int, hidden_size: int) -> str:
+    """What the memory of a stage depends on, for messages."""
+    return (
+        f"batches of {batch_size} sequences of up to {trial.search.max_length} positions, "
+        f"{hidden_size} hidden dimensions, {data.num_items:,} items"
+    )
+
+
 def _recording(workspace: Workspace) -> OnEpoch:
     """A callback that keeps the latest epoch's report, for those who watch, and its checkpoint."""
 
@@ -176,11 +185,14 @@ def warm_stage(trial: TrialConfig, data: SplitData, store: Store) -> None:
     """
 
     def compute(workspace: Workspace) -> dict[str, Any]:
-        warm = _warm_up(trial, data, workspace.directory / WARM_STATE, _recording(workspace))
-        warm.supernet.save(workspace.directory / SUPERNET)
+        sizes = _sizes(trial, data, trial.search.batch_size, trial.space.hidden_size)
+        with memory_explained("the warm-up", sizes):
+            warm = _warm_up(trial, data, workspace.directory / WARM_STATE, _recording(workspace))
+            warm.supernet.save(workspace.directory / SUPERNET)
         return {
             "epochs": [report.to_dict() for report in warm.epochs],
             "warmup_s": sum(report.duration_s for report in warm.epochs),
+            "micro_batch_size": warm.micro_batch_size,
         }
 
     store.get_or_compute("warm", trial.warm_key, compute, failures=FAILURES)
@@ -218,23 +230,26 @@ def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architect
 
     def compute(workspace: Workspace) -> dict[str, Any]:
         config = _search_config(trial, store)
-        result = search(
-            data,
-            trial.space,
-            config,
-            warm=_warm_up(trial, data, warmed.path(WARM_STATE)),
-            device=trial.device,
-            checkpoint_dir=workspace.checkpoints,
-            on_epoch=_recording(workspace),
-        )
-        if trial.transfer_from == "searched":
-            result.supernet.save(workspace.directory / SUPERNET)
+        sizes = _sizes(trial, data, config.batch_size, trial.space.hidden_size)
+        with memory_explained("the search", sizes):
+            result = search(
+                data,
+                trial.space,
+                config,
+                warm=_warm_up(trial, data, warmed.path(WARM_STATE)),
+                device=trial.device,
+                checkpoint_dir=workspace.checkpoints,
+                on_epoch=_recording(workspace),
+            )
+            if trial.transfer_from == "searched":
+                result.supernet.save(workspace.directory / SUPERNET)
         return {
             "architecture": result.architecture.to_dict(),
             "candidate": result.candidate,
             "epochs": [report.to_dict() for report in result.epochs],
             "search_s": result.search_s,
             "latencies_ms": list(config.latencies_ms),
+            "micro_batch_size": result.micro_batch_size,
         }
 
     value = store.get_or_compute("search", trial.search_key, compute, failures=FAILURES)
@@ -255,6 +270,36 @@ def _initial_network(
     return supernet.extract(architecture)
 
 
+def _retrain(
+    trial: TrialConfig, architecture: Architecture, data: SplitData, store: Store, workspace: Workspace
+) -> dict[str, Any]:
+    result = retrain(
+        architecture,
+        data,
+        trial.retrain,
+        initial=_initial_network(trial, architecture, store),
+        device=trial.device,
+        checkpoint_dir=workspace.checkpoints,
+        on_epoch=_recording(workspace),
+    )
+    save_network(result.model, workspace.directory / NETWORK)
+    write_json(workspace.directory / ARCHITECTURE, architecture.to_dict())
+    # Read back, so that the figures are those of the file.
+    model = load_network(workspace.directory / NETWORK, device=trial.device)
+    metrics: dict[str, float] = {}
+    splits: tuple[Split, ...] = ("valid", "test")
+    for split in splits:
+        figures = evaluate(model.scores, data, split, max_length=trial.search.max_length, device=trial.device)
+        metrics |= {f"{split}/{name}": value for name, value in figures.items()}
+    return {
+        "epochs": [report.to_dict() for report in result.epochs],
+        "best_epoch": result.best_epoch,
+        "metrics": metrics,
+        "retrain_s": result.retrain_s,
+        "micro_batch_size": result.micro_batch_size,
+    }
+
+
 def retrain_stage(
     trial: TrialConfig,
     architecture: Architecture,
@@ -271,32 +316,9 @@ def retrain_stage(
     """
 
     def compute(workspace: Workspace) -> dict[str, Any]:
-        result = retrain(
-            architecture,
-            data,
-            trial.retrain,
-            initial=_initial_network(trial, architecture, store),
-            device=trial.device,
-            checkpoint_dir=workspace.checkpoints,
-            on_epoch=_recording(workspace),
-        )
-        save_network(result.model, workspace.directory / NETWORK)
-        write_json(workspace.directory / ARCHITECTURE, architecture.to_dict())
-        # Read back, so that the figures are those of the file.
-        model = load_network(workspace.directory / NETWORK, device=trial.device)
-        metrics: dict[str, float] = {}
-        splits: tuple[Split, ...] = ("valid", "test")
-        for split in splits:
-            figures = evaluate(
-                model.scores, data, split, max_length=trial.search.max_length, device=trial.device
-            )
-            metrics |= {f"{split}/{name}": value for name, value in figures.items()}
-        return {
-            "epochs": [report.to_dict() for report in result.epochs],
-            "best_epoch": result.best_epoch,
-            "metrics": metrics,
-            "retrain_s": result.retrain_s,
-        }
+        sizes = _sizes(trial, data, trial.retrain.batch_size, architecture.hidden_size)
+        with memory_explained("the retraining", sizes):
+            return _retrain(trial, architecture, data, store, workspace)
 
     key = trial.retrain_key(architecture)
     store.get_or_compute("retrain", key, compute, on_busy=on_busy, failures=FAILURES)

@@ -1,15 +1,19 @@
-"""The processes in which `easrec.evaluation.profile` measures: `python -m easrec.evaluation.measure FOLDER`.
+"""The processes in which `easrec.evaluation.profile` measures.
 
-The process imports what is needed, which takes longer than most measurements, and forks for each of them:
-one for inference and, after that has ended, one for training. Neither has the memory or the threads of the
-other, nor of the caller.
+`python -m easrec.evaluation.measure FOLDER CALLER` is started by the process CALLER and ends with it. It
+imports what is needed, which takes longer than most measurements, and forks for each of them: one for
+inference and, after that has ended, one for training. Neither has the memory or the threads of the other, nor
+of the caller.
 
 Legend: B sequences, N positions (`max_length`).
 """
 
+import ctypes
 import dataclasses
 import itertools
 import multiprocessing
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +36,8 @@ from easrec.models.transformer import SequentialRecommender
 from easrec.training import move, training_form
 
 Arguments = TypeVarTuple("Arguments")
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,8 +186,20 @@ def _train(model: SequentialRecommender, batches: list[Batch], task: Task) -> No
     _synchronise(task)
 
 
+def end_with(caller: int) -> None:
+    """Have this process killed when its parent dies, which must be the process `caller`.
+
+    Otherwise it would measure on, beside whoever measures the same again. Done on Linux alone.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != caller:
+        sys.exit(f"the process {caller} that asked for measurements has gone")
+
+
 def measure(name: str, folder: Path) -> None:
     """Take one measurement, in a process that has done nothing but import."""
+    end_with(os.getppid())
     measurement = {"inference": measure_inference, "training": measure_training}[name]
     task = Task.read(folder)
     torch.set_num_threads(task.config.threads)
@@ -206,4 +224,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[2]))
     main(Path(sys.argv[1]))

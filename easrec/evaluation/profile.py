@@ -107,7 +107,7 @@ def profile_network(
         }
         write_json(folder / REQUEST, request)
         run = subprocess.run(
-            [sys.executable, "-m", "easrec.evaluation.measure", str(folder)],
+            [sys.executable, "-m", "easrec.evaluation.measure", str(folder), str(os.getpid())],
             env=_environment(config.threads),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ validation targets, under a loss that adds the dynamic resource term.
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.layer_latency import layer_latencies_ms
 from easrec.evaluation.protocols import evaluate, selection_protocol
+from easrec.micro_batches import MicroBatches, RandomState
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.nas.resources import candidate_costs, network_flops, resource_term
 from easrec.nas.search_config import SearchConfig
@@ -32,6 +34,7 @@ from easrec.training import (
     EpochReport,
     OnEpoch,
     check_finite,
+    check_weights,
     load_checkpoint,
     move,
     save_checkpoint,
@@ -63,6 +66,8 @@ class SearchResult:
     """As it was at the end of the warm-up: retraining takes its weights from here."""
     search_s: float
     """Wall time of all search epochs in seconds, those before a resume too."""
+    micro_batch_size: int | None
+    """Sequences computed at once in the end: what was asked, or less where memory had run out."""
 
 
 def _validation_stream(data: SplitData, config: SearchConfig, epoch: int) -> Iterator[Batch]:
@@ -138,7 +143,8 @@ def search(
     Raises:
         InputError: the data have nothing to train on, the checkpoint belongs to another run, or `max_flops`
             leaves no architecture.
-        NonFiniteLossError: a loss became NaN or infinite.
+        NonFiniteLossError: a loss, or a weight, became NaN or infinite.
+        MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
     _check_bound(space, config)
     whole_data, data = data, search_data(data, config)
@@ -217,29 +223,42 @@ def search(
                 supernet.eval()
                 if config.depth_refresh == "interval":
                     hard_depth = supernet.hard_choice()[1]
-                with autocast(device, config.precision):
-                    loss, parts = controller_loss(
+                asked = next(validation)
+                loss, parts, gradients = weights.micro_batches.fitting(
+                    asked,
+                    partial(
+                        _controller_gradients,
                         supernet,
-                        move(next(validation), device),
+                        asked,
                         config,
+                        weights.micro_batches,
+                        device,
                         costs=costs,
                         hard_depth=hard_depth,
                         temperature=temperature,
-                    )
+                    ),
+                    f"the controllers' step {step} of search epoch {epoch}",
+                )
                 check_finite(
                     loss,
                     stage="search",
                     epoch=epoch,
                     step=step,
                     learning_rate=config.controller_learning_rate,
+                    cause=_cause(config, parts),
                 )
-                # Gradients of the layers' weights, half as much work again, are not computed.
-                gradients = torch.autograd.grad(loss, controllers, allow_unused=True, materialize_grads=True)
                 for parameter, gradient in zip(controllers, gradients, strict=True):
                     parameter.grad = gradient
                 controller_optimizer.step()
                 controller_parts.append(parts)
         clock.trained(weights.num_sequences - begun)
+        for trained, learning_rate in (
+            (supernet.weight_parameters(), config.learning_rate),
+            (controllers, config.controller_learning_rate),
+        ):
+            check_weights(
+                trained, stage="search", epoch=epoch, steps=step, learning_rate=learning_rate
+            )
         metrics = _epoch_metrics(supernet, config, losses, step, controller_parts, temperature)
         if config.stop_on == "ndcg":
             metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)
@@ -268,7 +287,59 @@ def search(
         supernet=supernet.eval(),
         warm_supernet=warm.supernet,
         search_s=sum(report.duration_s for report in epochs),
+        micro_batch_size=weights.micro_batches.size,
     )
+
+
+def _controller_gradients(
+    supernet: Supernet,
+    batch: Batch,
+    config: SearchConfig,
+    micro_batches: MicroBatches,
+    device: str,
+    *,
+    costs: Tensor,
+    hard_depth: int,
+    temperature: float,
+) -> tuple[Tensor, dict[str, float], list[Tensor]]:
+    """The controllers' loss on a batch of validation targets, its parts and its gradients, in micro-batches.
+
+    See `controller_loss` for the arguments. All micro-batches are computed at the same Gumbel sample.
+    """
+    controllers = list(supernet.controllers.parameters())
+    begun = RandomState(device)
+    total, figures = torch.zeros(()), dict[str, float]()
+    gradients: list[Tensor] = []
+    for part, share in micro_batches.parts(batch):
+        begun.restore()
+        with autocast(device, config.precision):
+            loss, parts = controller_loss(
+                supernet,
+                move(part, device),
+                config,
+                costs=costs,
+                hard_depth=hard_depth,
+                temperature=temperature,
+            )
+        if share != 1:
+            loss = loss * share
+        # Gradients of the layers' weights, half as much work again, are not computed.
+        found = torch.autograd.grad(loss, controllers, allow_unused=True, materialize_grads=True)
+        gradients = [a + b for a, b in zip(gradients, found, strict=True)] if gradients else list(found)
+        total = total + loss.detach().cpu()
+        figures = {name: figures.get(name, 0.0) + share * value for name, value in parts.items()}
+    return total, figures, gradients
+
+
+def _cause(config: SearchConfig, parts: dict[str, float]) -> str | None:
+    """Which weight makes a controllers' loss overflow whose parts are finite; None if it is neither."""
+    weighed = [("tradeoff", config.tradeoff, parts["resource"])]
+    if "validation_loss" in parts:
+        weighed.append(("accuracy_weight", config.accuracy_weight, parts["validation_loss"]))
+    for name, weight, value in weighed:
+        if math.isfinite(value) and abs(weight * value) > torch.finfo(torch.float32).max:
+            return f"{name}={weight:g}, which is too high"
+    return None
 
 
 def _check_bound(space: CandidateSpace, config: SearchConfig) -> None:

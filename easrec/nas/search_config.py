@@ -47,7 +47,8 @@ class SearchConfig:
     num_negatives: int = 1024
     """Items that the targets of a batch compete with where the loss is sampled."""
     micro_batch_size: int | None = None
-    """Sequences computed at once; None for the whole batch. Less memory, the same gradients."""
+    """Sequences computed at once; None for the whole batch. Less memory, the same gradients. Where memory
+    runs out all the same, training goes on with half as many."""
     precision: Precision = "float32"
     """Of the matrix products of training: `bfloat16` is for GPUs, with norms, state and loss in float32.
     Evaluation is in float32 always."""

@@ -19,6 +19,7 @@ from easrec.training import (
     EpochClock,
     EpochReport,
     OnEpoch,
+    check_weights,
     checked_batches,
     fingerprint,
     load_checkpoint,
@@ -39,6 +40,8 @@ class WarmUp:
     owner: str
     """Fingerprint of data, space and settings: a search that begins here must have the same."""
     epochs: list[EpochReport]
+    micro_batch_size: int | None
+    """Sequences computed at once in the end: what was asked, or less where memory had run out."""
 
 
 def run_fingerprint(
@@ -88,7 +91,8 @@ def warm_up(
 
     Raises:
         InputError: the data have nothing to train on, or the checkpoint belongs to another run.
-        NonFiniteLossError: the loss became NaN or infinite.
+        NonFiniteLossError: the loss, or a weight, became NaN or infinite.
+        MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
     data = search_data(data, config)
     owner = run_fingerprint(data, space, "warmup", config.warmup_settings())
@@ -121,6 +125,13 @@ def warm_up(
                 )
         metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
         clock.trained(weights.num_sequences - begun)
+        check_weights(
+            supernet.parameters(),
+            stage="warmup",
+            epoch=epoch,
+            steps=len(losses),
+            learning_rate=config.learning_rate,
+        )
         epochs.append(clock.report("warmup", epoch, config.warmup_epochs, metrics))
         save_checkpoint(
             checkpoint_dir,
@@ -134,7 +145,7 @@ def warm_up(
         trim_heap()
         if on_epoch is not None:
             on_epoch(epochs[-1])
-    return WarmUp(supernet.eval(), weights.state_dict(), owner, epochs)
+    return WarmUp(supernet.eval(), weights.state_dict(), owner, epochs, weights.micro_batches.size)
 
 
 def epoch_batches(

@@ -73,7 +73,9 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         value = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
+    except InputError as error:
+        raise InputError(f"{error}: export the bundle again") from error
+    except (OSError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be read as JSON ({reason}): export the bundle again") from error
     if not isinstance(value, dict):

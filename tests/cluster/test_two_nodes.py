@@ -173,6 +173,7 @@ class Place:
         return None
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kept_in", ["output", "storage"])
 def test_a_node_that_dies_costs_nothing_that_was_computed(
     kept_in: str, undisturbed: Finished, log: Path, tmp_path: Path

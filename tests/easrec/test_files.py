@@ -1,10 +1,11 @@
+import errno
 import json
 import stat
 
 import pytest
 
-from easrec.errors import InputError
-from easrec.files import read_json, what_is_at, write_atomically, write_json
+from easrec.errors import DiskFullError, InputError
+from easrec.files import read_json, remove_unfinished, what_is_at, write_atomically, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -54,3 +55,66 @@ def test_what_is_at_a_path_is_told_or_why_it_cannot_be(tmp_path):
         what_is_at(tmp_path / ("n" * 300))
     with pytest.raises(InputError, match="null"):
         what_is_at("a\0b")
+
+
+class RustError(Exception):
+    """As safetensors has one: not an OSError."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the quota is used up"),
+        (RustError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (RuntimeError("write failed: File too large"), "files may not be so large here"),
+    ],
+)
+def test_a_disk_without_room_is_said_with_the_file(tmp_path, raised, reason):
+    def fail(temporary):
+        temporary.write_text("half")
+        raise raised
+
+    path = tmp_path / "file.pt"
+    with pytest.raises(DiskFullError, match=rf"^{path} cannot be written: {reason}; make room there$"):
+        write_atomically(path, fail)
+    assert list(tmp_path.iterdir()) == []
+
+    def hide(temporary):
+        try:
+            fail(temporary)
+        finally:
+            raise RuntimeError("unexpected position")  # torch closes its archive in vain
+
+    with pytest.raises(DiskFullError, match=reason):
+        write_atomically(path, hide)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def half(temporary):
+        temporary.write_text("half")
+        names.append(temporary.name)
+        (tmp_path / "copy").write_text(temporary.name)
+        raise Killed
+
+    names = []
+    with pytest.raises(Killed):
+        write_atomically(tmp_path / "file.txt", half)
+    (tmp_path / names[0]).write_text("half")  # as if the process had not lived to remove it
+    (tmp_path / f"{names[0]}-journal").touch()
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_json_cut_short_is_refused_by_name(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"value": 1})
+    path.write_bytes(path.read_bytes()[:8])
+    with pytest.raises(InputError, match=rf"^{path} is no JSON \(.*\): it has been cut short or changed$"):
+        read_json(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="is no JSON"):
+        read_json(path)

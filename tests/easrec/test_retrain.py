@@ -91,6 +91,50 @@ def test_an_interrupted_retraining_resumes_exactly(tmp_path, epoch):
     assert resumed.best_epoch == whole.best_epoch
 
 
+def test_a_retraining_that_ran_out_of_memory_resumes_in_the_micro_batches_that_fitted(tmp_path, monkeypatch):
+    data, config = chains(64), _config(max_epochs=3, dropout=0.0)
+    loss, sizes = SequentialRecommender.loss, []
+
+    def short(self, batch, negatives=None):
+        sizes.append(len(batch.item_ids))
+        if len(batch.item_ids) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(self, batch, negatives)
+
+    def interrupt(report):
+        raise _Interrupted
+
+    plenty = retrain(NETWORK, data, config)
+    assert plenty.micro_batch_size is None
+    with monkeypatch.context() as patches, pytest.raises(_Interrupted):
+        patches.setattr(SequentialRecommender, "loss", short)
+        retrain(NETWORK, data, config, checkpoint_dir=tmp_path, on_epoch=interrupt)
+    assert sizes[:4] == [32, 16, 8, 8] and max(sizes[3:]) == 8
+    resumed = retrain(NETWORK, data, config, checkpoint_dir=tmp_path)
+    assert resumed.micro_batch_size == 8
+    for found, expected in zip(resumed.epochs, plenty.epochs, strict=True):
+        assert found.metrics["loss"] == pytest.approx(expected.metrics["loss"], rel=1e-4)
+
+
+def test_weights_that_the_last_step_spoils_are_refused_before_they_are_kept(tmp_path, monkeypatch):
+    """A loss is that of the weights before its step: the last one of an epoch does not tell."""
+    step = torch.optim.Adam.step
+
+    def spoil(self, *arguments):
+        step(self, *arguments)
+        steps.append(1)
+        if len(steps) == 2:
+            with torch.no_grad():
+                self.param_groups[0]["params"][-1].fill_(torch.inf)
+
+    steps = []
+    monkeypatch.setattr(torch.optim.Adam, "step", spoil)
+    message = r"weights are NaN or infinite after step 2 of retrain epoch 1; .*\(0\.003\): lower it"
+    with pytest.raises(NonFiniteLossError, match=message):
+        retrain(NETWORK, chains(64), _config(), checkpoint_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_of_other_initial_weights_is_refused(tmp_path):
     data, config = chains(32), _config(max_epochs=1)
     retrain(NETWORK, data, config, checkpoint_dir=tmp_path)

@@ -60,3 +60,20 @@ def test_paths_that_cannot_be_used_are_one_sentence(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "iterdir", forbidden)
     refuse(tmp_path, "cannot be used: Permission denied; choose another --output", resume=False)
+
+
+def test_what_a_killed_sweep_had_begun_to_write_stands_in_nobodys_way(tmp_path: Path) -> None:
+    """Killed while it wrote sweep.json, it has left neither a sweep nor anything of a user's."""
+    path = tmp_path / "sweep"
+    path.mkdir()
+    (path / ".unfinished-sweep-abcdefgh.json").write_text("{")
+    refuse(path, "--resume: .*sweep is empty", resume=True)
+    with locked_output(path, resume=False) as held:
+        assert [entry.name for entry in held.iterdir()] == [".lock"]
+        identify(held, SweepConfig(), FACTS)
+    (path / "sweep.json").write_text("{")
+    with (
+        pytest.raises(InputError, match=r"sweep\.json is no JSON .*; without it the sweep cannot go on"),
+        locked_output(path, resume=True) as held,
+    ):
+        identify(held, SweepConfig(), FACTS)

@@ -137,3 +137,18 @@ def test_a_killed_holder_leaves_the_entry_to_the_next(tmp_path: Path) -> None:
     assert value == {"n": 1}
     stored = json.loads((tmp_path / "kind" / "key" / "result.json").read_text())
     assert stored["value"] == {"n": 1}
+
+
+def test_what_a_dead_attempt_had_begun_to_write_is_removed_by_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "kind" / "key" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / ".unfinished-checkpoint-abcdefgh.pt").write_bytes(bytes(1000))
+    (folder.parent / ".unfinished-progress-abcdefgh.json").write_text("{")
+    seen: list[str] = []
+
+    def compute(workspace: Workspace) -> dict[str, Any]:
+        seen.extend(path.name for path in workspace.directory.rglob("*"))
+        return {}
+
+    Store(tmp_path).get_or_compute("kind", "key", compute)
+    assert sorted(seen) == ["attempts.json", "checkpoints", "lock"]

@@ -96,6 +96,7 @@ def test_an_sqlite_file_of_the_users_choice_is_made_and_taken(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 def test_results_outlive_a_server_that_goes_away_and_a_resumed_sweep_brings_them_in(
     tmp_path: Path,
     calls: list[str],  # noqa: F811
@@ -117,9 +118,11 @@ def test_results_outlive_a_server_that_goes_away_and_a_resumed_sweep_brings_them
             return write(*arguments)
 
         patches.setattr(sweep_module, "write_results", write_and_lose_the_server)
+        patches.setattr(sweep_module, "RECORD_AGAIN_AFTER_S", (0.1,))
         status, text = run(config)
     assert status == 1
     assert "MLflow did not take the results" in text and "--resume" in text
+    assert text.count("trying again in 0.1 s") == 1
     assert not (tmp_path / "sweep" / "mlflow.db").exists()
     frame = pd.read_parquet(tmp_path / "sweep" / "results.parquet")
     assert len(frame) == 2

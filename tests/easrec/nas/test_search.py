@@ -317,6 +317,20 @@ def test_a_loss_that_is_not_finite_stops_the_search_with_the_place(monkeypatch):
         search(chains(32), SPACE, _config())
 
 
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"tradeoff": 1e39}, r"tradeoff=1e\+39, which is too high: lower it"),
+        ({"accuracy_weight": 1e300}, r"accuracy_weight=1e\+300, which is too high: lower it"),
+    ],
+)
+def test_a_controllers_loss_that_overflows_names_the_weight_that_makes_it_do_so(change, cause):
+    with pytest.raises(
+        NonFiniteLossError, match=rf"inf in step 2 of search epoch 1; the likely cause is {cause}"
+    ):
+        search(chains(64), SPACE, _config(**change))
+
+
 def test_data_without_training_targets_and_impossible_bounds_are_refused():
     data = chains(8)
     starved = dataclasses.replace(data, train_ends=data.starts + 1)

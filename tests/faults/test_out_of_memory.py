@@ -1,0 +1,142 @@
+"""Memory that runs out: smaller micro-batches with the same gradients; then a failure with the sizes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from easrec.data.synthetic import synthetic_interactions
+from sweeps.store import ATTEMPTS, RESULT
+from tests.faults.short_of_memory import MIB
+from tests.faults.sweep_process import (
+    ROOT,
+    SweepProcess,
+    assert_nothing_half_written,
+    assert_recorded_once,
+    entries,
+    mlflow_runs,
+    read,
+    running,
+    stopped_holder,
+    sweep_words,
+)
+
+LESS_MIB, TOO_LITTLE_MIB = 150.0, 10.0
+"""Less memory than a batch of 256 sequences needs, and less than the supernet."""
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(psutil, "RLIMIT_DATA"), reason="only Linux limits the memory of another process"
+)
+
+
+def trial(directory: Path, more_mib: float) -> dict[str, Any]:
+    """What `short_of_memory` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.short_of_memory", str(directory), str(more_mib)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_trial_trains_on_in_smaller_micro_batches_with_the_same_result(tmp_path: Path) -> None:
+    plenty = trial(tmp_path / "plenty", 0)
+    short = trial(tmp_path / "short", LESS_MIB)
+    assert plenty["micro_batches"] == {} and plenty["params"].keys() == {
+        "search.micro_batch_size", "retrain.micro_batch_size"
+    }  # fmt: skip
+    assert short["micro_batches"].keys() >= {"warmup", "search"}
+    for stage, size in short["micro_batches"].items():
+        assert size in (128, 64, 32, 16, 8), stage
+        assert short["params"][f"{stage}.micro_batch_size_used"] == size
+    assert short["trial_id"] == plenty["trial_id"], "keys are those of what was asked"
+    assert short["params"]["search.micro_batch_size"] == "none"
+    np.testing.assert_allclose(short["losses"], plenty["losses"], rtol=1e-4)
+    assert short["peak_mib"] < plenty["peak_mib"] - 100
+
+
+def test_a_trial_that_never_fits_fails_with_the_sizes(tmp_path: Path) -> None:
+    found = trial(tmp_path, TOO_LITTLE_MIB)
+    assert re.fullmatch(
+        r"out of memory in (step 1 of warmup epoch 1, in micro-batches of 256, 128, .*1 |the warm-up ).*"
+        r"(256 sequences of 50 positions .* weights, an item table of 201 x 64|batches of 256 sequences of "
+        r"up to 50 positions, 64 hidden dimensions, 200 items).*a machine with more memory \(.*\)",
+        found["error"],
+    ), found
+
+
+@pytest.fixture(scope="module")
+def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "log.parquet"
+    interactions = synthetic_interactions(300, 200, 60, seed=0)
+    columns = {"user_id": "users", "item_id": "items", "timestamp": "timestamps"}
+    pd.DataFrame({name: getattr(interactions, of) for name, of in columns.items()}).to_parquet(path)
+    return path
+
+
+def limit(sweep: SweepProcess, entry: Path, more_mib: float) -> psutil.Process:
+    """Let the process that computes an entry take only so much more memory than it has."""
+    holder = stopped_holder(sweep, entry)
+    status = Path(f"/proc/{holder.pid}/status").read_text()
+    (data_kib,) = re.findall(r"^VmData:\s+(\d+) kB$", status, re.M)
+    most = int(data_kib) * 1024 + int(more_mib * MIB)
+    holder.rlimit(psutil.RLIMIT_DATA, (most, psutil.RLIM_INFINITY))
+    holder.resume()
+    return holder
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="both trials need a fresh process of their own")
+def test_a_sweep_goes_on_when_one_trial_has_less_memory_and_another_too_little(
+    large_log: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "sweep"
+    options = [
+        "--data", str(large_log), "--preset", "smoke", "--tradeoffs", "0", "0.1", "100", "--device", "cpu",
+        "--hidden-size", "64", "--inner-size", "256", "--num-layers", "4", "--max-length", "50",
+        "--batch-size", "256", "--warmup-epochs", "1", "--search-epochs", "2", "--retrain-epochs", "2",
+    ]  # fmt: skip
+    unlimited = (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY)
+    with running(sweep_words(options, output), output) as sweep:
+        begun: list[Path] = []
+        holders = []
+        for more_mib in (TOO_LITTLE_MIB, LESS_MIB):
+            new = sweep.until(lambda: set(entries(output, "search")) - set(begun) or None, "search")
+            begun.append(min(new))
+            holders.append(limit(sweep, begun[-1], more_mib))
+        too_little, less = begun
+        for entry, holder in zip(begun, holders, strict=True):
+            sweep.until(partial(read, entry / RESULT), "result of the search")
+            holder.rlimit(psutil.RLIMIT_DATA, unlimited)  # another trial may come to this process
+        status, said, errors = sweep.end()
+    assert status == 1, said + errors
+    assert "Traceback" not in said + errors
+    assert "broke off" not in errors, "what would fail again is not tried again"
+
+    used = read(less / RESULT)["value"]["micro_batch_size"]
+    assert used in (128, 64, 32, 16, 8)
+    assert f"search in micro-batches of {used}" in said
+    error = read(too_little / RESULT)["error"]
+    assert error.startswith("out of memory in ") and "256 sequences" in error
+    assert f"failed: {error}" in said
+    first_ms, latest_ms = read(too_little / ATTEMPTS)
+    assert first_ms == latest_ms
+    frame = pd.read_parquet(output / "results.parquet")
+    assert sorted(frame["status"]) == ["failed", "finished", "finished"]
+    assert_recorded_once(output)
+    assert len(mlflow_runs(output)) == 4
+    assert_nothing_half_written(output)
