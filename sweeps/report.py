@@ -7,6 +7,8 @@ import pandas as pd
 
 from easrec.files import write_atomically
 from sweeps.charts import pareto_html, pareto_png
+from sweeps.confidence import Confidence
+from sweeps.configurations import configuration_records, configurations_frame, write_configurations
 from sweeps.description import sweep_description
 from sweeps.panels import ChartLabels
 from sweeps.results import FailedTrial, Param, TrialRecord
@@ -15,16 +17,22 @@ from sweeps.tracking import SweepRecorder
 
 
 def write_results(
-    frame: pd.DataFrame, failed: Sequence[FailedTrial], directory: Path, labels: ChartLabels
+    frame: pd.DataFrame,
+    failed: Sequence[FailedTrial],
+    directory: Path,
+    labels: ChartLabels,
+    confidence: Confidence | None = None,
 ) -> dict[str, Path]:
-    """Write the table and both charts; returns the files by name.
+    """Write the tables of trials and of configurations, and both charts; returns the files by name.
 
     Args:
         frame: what `results_frame` returned.
         failed: trials without a result; they have a row each, with why in `error`, and no place in charts.
         directory: where.
         labels: what the charts say besides.
+        confidence: of the trials; left out, it is made without what users earned, from seeds alone.
     """
+    confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     files = {name: directory / name for name in ("results.parquet", "pareto.html", "pareto.png")}
     table = frame.assign(status="finished", error="")
     if failed:
@@ -42,9 +50,10 @@ def write_results(
         ]
         table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
     write_atomically(files["results.parquet"], lambda temporary: table.to_parquet(temporary, index=False))
-    pareto_html(frame, files["pareto.html"], labels)
-    pareto_png(frame, files["pareto.png"], labels)
-    return files
+    pareto_html(frame, files["pareto.html"], labels, confidence)
+    pareto_png(frame, files["pareto.png"], labels, confidence)
+    table_of_configurations = write_configurations(configurations_frame(frame, confidence), directory)
+    return files | {table_of_configurations.name: table_of_configurations}
 
 
 def record_results(
@@ -57,6 +66,7 @@ def record_results(
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
     artifacts: Mapping[str, Path],
+    confidence: Confidence | None = None,
 ) -> None:
     """Write all trials and the sweep itself into MLflow, and end the sweep's run.
 
@@ -69,10 +79,15 @@ def record_results(
         tags: tags that all trials share.
         metrics: counts of the whole sweep besides those of `frame`.
         artifacts: files of the whole sweep, by name.
+        confidence: as for `write_results`.
     """
+    confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     for record in records:
         recorder.record_trial(record)
     recorder.record_fronts(frame)
+    table = configurations_frame(frame, confidence)
+    for configuration in configuration_records(table, records):
+        recorder.record_configuration(configuration)
     recorder.record_sweep(
         params=params,
         metrics={
@@ -83,7 +98,7 @@ def record_results(
         },
         tags=tags,
         artifacts=artifacts,
-        description=sweep_description(frame, labels),
+        description=sweep_description(frame, labels, confidence),
         end_ms=max(record.end_ms for record in records),
     )
     recorder.finish("FINISHED", now_ms())

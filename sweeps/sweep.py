@@ -19,6 +19,7 @@ from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_pr
 from easrec.training import FEW_STEPS
 from sweeps.addresses import check_tracking_uri, with_password, without_credentials
 from sweeps.cluster import Cluster, ray_cluster
+from sweeps.confidence import Confidence
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.estimate import steps_per_epoch
@@ -402,7 +403,8 @@ class _Sweep:
             threads=self.config.latency_threads,
             accuracy=self.accuracy,
         )
-        results = write_results(frame, failed, self.path, labels)
+        confidence = Confidence.of_records(frame, records, accuracy=self.accuracy)
+        results = write_results(frame, failed, self.path, labels, confidence)
         warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
         supernets = {
             f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).path(SUPERNET)
@@ -431,6 +433,7 @@ class _Sweep:
                 artifacts=results
                 | {name: self.path / name for name in (SWEEP, ITEMS)}
                 | {name: file for name, file in supernets.items() if file.is_file()},
+                confidence=confidence,
             )
 
         return write
