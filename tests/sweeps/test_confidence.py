@@ -221,9 +221,8 @@ def test_a_sweep_of_one_seed_has_no_runs_of_configurations(sweep):
     records = configuration_records(table, sweep.records)
     assert len(records) == len(table)
     for record in records:
-        assert (
-            record.metrics["flops"] == table.set_index("architecture_id").loc[record.architecture_id, "flops"]
-        )
+        row = table.set_index("architecture_id").loc[record.architecture_id]
+        assert (record.metrics["flops"], record.metrics[VALID]) == (row["flops"], row[VALID])
         assert all(math.isfinite(value) for value in record.metrics.values())
     alone = [record for record in sweep.records if record.seed == 0]
     own = frame[frame["seed"] == 0]
