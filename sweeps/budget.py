@@ -47,6 +47,8 @@ class Answer:
     equals: dict[str, Comparison]
     """Others that fit and that the data do not tell apart from the best, cheapest first, each with how much
     better the best is."""
+    num_fitting: int
+    """Configurations that fit."""
     refusal: str
     """Why none fits, a sentence; empty where one does."""
 
@@ -87,9 +89,10 @@ def answer(frame: pd.DataFrame, confidence: Confidence, budget: Budget) -> Answe
         best,
         best_trial(frame, best, reason="").trial_id,
         {name: comparison for name, comparison in compared.items() if not comparison.separated},
+        len(fits),
         "",
     )
 
 
 def _refused(budget: Budget, because: str) -> Answer:
-    return Answer(budget, None, "", {}, f"No network known takes {budget}: {because}.")
+    return Answer(budget, None, "", {}, 0, f"No network known takes {budget}: {because}.")

@@ -25,7 +25,7 @@ from sweeps.panels import (
     tradeoff_labels,
 )
 
-__all__ = ["ChartLabels", "pareto_html", "pareto_png"]
+__all__ = ["ChartLabels", "pareto_figure", "pareto_html", "pareto_png"]
 
 _FRONT = "#0b6e99"
 _BEATEN = "#8a8f98"
@@ -229,12 +229,16 @@ def _legend(figure: Figure, *, several_seeds: bool, undecided: bool) -> None:
 def pareto_html(
     frame: pd.DataFrame, path: Path | str, labels: ChartLabels, confidence: Confidence | None = None
 ) -> None:
-    """Write the same chart as one interactive page that needs no network.
-
-    Hovering over a point shows its architecture, tradeoffs and key metrics. Arguments as for
-    `pareto_png`.
-    """
+    """Write the same chart as one interactive page that needs no network; arguments as for `pareto_png`."""
     confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
+    page = pareto_figure(frame, labels, confidence).to_html(
+        include_plotlyjs=True, full_html=True, default_height="92vh"
+    )
+    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+
+
+def pareto_figure(frame: pd.DataFrame, labels: ChartLabels, confidence: Confidence) -> go.Figure:
+    """The chart of `pareto_png` for a page: hovering over a point shows its architecture and key metrics."""
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
     texts = _hover_texts(frame, labels, confidence)
     for column, (cost, title) in enumerate(labels.costs.items(), start=1):
@@ -259,8 +263,7 @@ def pareto_html(
         legend={"orientation": "h", "y": -0.16},
         margin={"t": 90},
     )
-    page = figure.to_html(include_plotlyjs=True, full_html=True, default_height="92vh")
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return figure
 
 
 def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scatter]:

@@ -1,8 +1,10 @@
 """What a report says of an experiment, in numbers: nothing here is drawn or printed."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -69,6 +71,22 @@ class Findings:
     num_retrainings: int
     num_ranked: int
     """Retrainings whose ranks are known."""
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What a configuration is called where there is little room, such as `1 x 32/128`.
+
+        Where two would be called the same, both are called by their ids.
+        """
+        sizes = [name for name in ("num_layers", "hidden_size", "inner_size") if name in self.table]
+        if len(sizes) < 3 or self.table[sizes].isna().any(axis=None):
+            return {str(name): str(name) for name in self.table.index}
+        called = {
+            str(name): "{} x {}/{}".format(*map(int, row))
+            for name, row in zip(self.table.index, self.table[sizes].to_numpy(), strict=True)
+        }
+        counts = Counter(called.values())
+        return {name: text if counts[text] == 1 else name for name, text in called.items()}
 
     @property
     def undecided(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Which settings of the trials their results went with: Optuna's importances, beside what chance gives.
 
-Shares of importance always sum to one, however little the settings explain. So each is set beside those of the
-same trials with their results shuffled: what does not exceed these is not told apart from chance.
+Shares of importance always sum to one, however little the settings explain. So each is set beside those of
+the same trials with their results shuffled: what does not exceed these is not told apart from chance.
 """
 
 import math
@@ -15,6 +15,7 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.study import Study, create_study
 from optuna.trial import create_trial
 
+from sweeps.mlflow_store import quiet
 from sweeps.summary import counted
 
 FEWEST_TRIALS = 10
@@ -77,17 +78,16 @@ def importances(params: Sequence[Mapping[str, str]], values: Sequence[float]) ->
     if len(varying) == 1:
         return Importances(
             [],
-            f"Only {next(iter(varying))} differs between the trials, so there is nothing to weigh it against.",
+            f"Only {next(iter(varying))} differs between the trials: there is nothing to weigh it against.",
         )
     if np.ptp(values) == 0:
         return Importances([], "All trials had the same result, so there is nothing to explain.")
     distributions = {name: _distribution(column) for name, column in varying.items()}
-    shares = _shares(varying, distributions, np.asarray(values, dtype=np.float64))
+    results = np.asarray(values, dtype=np.float64)
     generator = np.random.default_rng(0)
-    shuffled = [
-        _shares(varying, distributions, generator.permutation(np.asarray(values, dtype=np.float64)))
-        for _ in range(_SHUFFLES)
-    ]
+    with quiet("optuna"):
+        shares = _shares(varying, distributions, results)
+        shuffled = [_shares(varying, distributions, generator.permutation(results)) for _ in range(_SHUFFLES)]
     found = [Importance(name, share, max(own[name] for own in shuffled)) for name, share in shares.items()]
     return Importances(sorted(found, key=lambda importance: -importance.share), "")
 

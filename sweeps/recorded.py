@@ -52,6 +52,7 @@ class Recorded:
     """Those that the trials are of, oldest first."""
     accuracy: str
     """The metric that chooses."""
+    experiment_id: str
     dataset: str
     """Name of the data set."""
     max_length: int
@@ -124,6 +125,7 @@ def read_experiment(
             (sweep for sweep in found.values() if sweep.sweep_id in used), key=lambda sweep: sweep.start_ms
         ),
         accuracy=selection_metric(frame),
+        experiment_id=str(experiment.experiment_id),
         dataset=_data_name(first),
         max_length=int(first.data.params.get("search.max_length", 0)),
         threads=int(dict(place).get("measured.threads", "1")),
