@@ -327,8 +327,8 @@ def _reading(findings: Findings, where: Where) -> str:
     recorded = findings.recorded
     sentences = [
         "A configuration is an architecture; its figures are means over its retrainings, one per seed, "
-        "however many trials share them. Its interval is Student's over seeds, or, with one seed, a bootstrap "
-        "over users.",
+        "however many trials share them. Its interval is Student's over seeds, or, with one seed, a "
+        "bootstrap over users.",
         "Two configurations are compared user by user: what both earned from the same users, averaged over "
         "seeds, 10,000 times with users drawn anew. Where ranks were not kept, by Student's interval of the "
         "differences of equal seeds. Every comparison is at 95 % by itself: of twenty equal pairs one is "

@@ -61,10 +61,22 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
-def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
+def run_sweep(
+    config: SweepConfig,
+    *,
+    console: Console | None = None,
+    preset: Preset | None = None,
+    data: SweepData | None = None,
+) -> int:
     """Run or resume a sweep and report it; returns the exit status.
 
     0: all trials finished. 1: some or all failed. 130: interrupted.
+
+    Args:
+        config: what the user asks for.
+        console: where to print.
+        preset: the settings of the trials; those of `config` if left out.
+        data: what to train on; what `config` names, if left out.
 
     Raises:
         InputError: something that the user can put right; nothing has been started then.
@@ -74,10 +86,10 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     logging.getLogger("easrec").setLevel(logging.ERROR)
     # Rich takes a file or a pipe for 80 columns wide and would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 120)
-    preset = preset_of(config)
+    preset = preset or preset_of(config)
     # Before the data are read, which may take long.
     objects = None if config.storage is None or config.plan else open_storage(config.storage)
-    data = load_data(config, preset)
+    data = data or load_data(config, preset)
     if config.plan:
         text = plan(config, preset, data.split, described=data.described)
         console.print(text, markup=False, highlight=False, soft_wrap=True)
