@@ -175,7 +175,7 @@ def _read_trial(client: "MlflowClient", config: SweepConfig, scratch: Path) -> R
         path = Path(client.download_artifacts(run_id, _PARAMS, str(scratch)))
     except OSError as error:
         raise InputError(
-            f"run {run_id} has no {_PARAMS} that can be read ({error}); its store has been moved: move it back"
+            f"run {run_id} has no {_PARAMS} that can be read ({error}); its store may have been moved"
         ) from error
     params: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     facts = source.facts

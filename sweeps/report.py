@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from easrec.data.items import Items
 from easrec.files import write_atomically
 from sweeps.charts import pareto_html, pareto_png
 from sweeps.confidence import Confidence
 from sweeps.configurations import configuration_records, configurations_frame, write_configurations
 from sweeps.description import sweep_description
+from sweeps.front_models import log_front_models
 from sweeps.panels import ChartLabels
 from sweeps.results import FailedTrial, Param, TrialRecord
 from sweeps.store import now_ms
@@ -67,6 +69,7 @@ def record_results(
     metrics: Mapping[str, float],
     artifacts: Mapping[str, Path],
     confidence: Confidence | None = None,
+    items: Items | None = None,
 ) -> None:
     """Write all trials and the sweep itself into MLflow, and end the sweep's run.
 
@@ -80,6 +83,7 @@ def record_results(
         metrics: counts of the whole sweep besides those of `frame`.
         artifacts: files of the whole sweep, by name.
         confidence: as for `write_results`.
+        items: what the networks' item ids stand for: with them those on the fronts become models in MLflow.
     """
     confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     for record in records:
@@ -88,6 +92,8 @@ def record_results(
     table = configurations_frame(frame, confidence)
     for configuration in configuration_records(table, records):
         recorder.record_configuration(configuration)
+    if items is not None:
+        log_front_models(recorder, frame, records, items)
     recorder.record_sweep(
         params=params,
         metrics={

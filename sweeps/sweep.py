@@ -446,6 +446,7 @@ class _Sweep:
                 | {name: self.path / name for name in (SWEEP, ITEMS)}
                 | {name: file for name, file in supernets.items() if file.is_file()},
                 confidence=confidence,
+                items=self.items,
             )
 
         return write

@@ -65,7 +65,7 @@ class SweepRecorder:
 
         self.tracking_uri = tracking_uri
         self.sweep_id = sweep_id
-        self._client = MlflowClient(tracking_uri=tracking_uri)
+        self.client = self._client = MlflowClient(tracking_uri=tracking_uri)
         self.experiment_id = open_experiment(self._client, experiment, tracking_uri, artifacts)
         parent = self._find({"easrec.sweep_id": sweep_id, "easrec.kind": "sweep"})
         if parent is None:
@@ -179,6 +179,11 @@ class SweepRecorder:
     def finish(self, status: Status, end_ms: int) -> None:
         """End the parent run: FINISHED, FAILED, or KILLED when the user stopped the sweep."""
         self._client.set_terminated(self.parent_run_id, status, end_time=end_ms)
+
+    def run_of(self, trial_id: str) -> str | None:
+        """The id of the run of a recorded trial, or None."""
+        run = self._find(self._child_tags(trial_id))
+        return None if run is None else str(run.info.run_id)
 
     def _child_tags(self, trial_id: str) -> dict[str, str]:
         return {"mlflow.parentRunId": self.parent_run_id, "easrec.trial_id": trial_id}
