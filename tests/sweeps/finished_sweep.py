@@ -130,6 +130,5 @@ def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> Fini
         | {name: directory / name for name in (SWEEP, ITEMS)}
         | supernets,
         confidence=confidence,
-        items=data.items,
     )
     return FinishedSweep(directory, uri, recorder.parent_run_id, records)
