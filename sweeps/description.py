@@ -1,5 +1,8 @@
 """The text on top of a sweep's run in MLflow: what was tried and which networks came out of it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pandas as pd
 
 from sweeps.confidence import Confidence, Standing
@@ -11,7 +14,13 @@ MAX_LENGTH = 8000
 """Characters that MLflow keeps of a description."""
 
 
-def sweep_description(frame: pd.DataFrame, labels: ChartLabels, confidence: Confidence | None = None) -> str:
+def sweep_description(
+    frame: pd.DataFrame,
+    labels: ChartLabels,
+    confidence: Confidence | None = None,
+    *,
+    links: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """A sentence and a Markdown table of the derived architectures, cheapest first.
 
     Figures are means over seeds. Rows that no longer fit are left out, those off the fronts first, and the
@@ -21,6 +30,7 @@ def sweep_description(frame: pd.DataFrame, labels: ChartLabels, confidence: Conf
         frame: what `results_frame` returned.
         labels: what is said about the runs.
         confidence: of the same trials; left out, it is made from seeds alone.
+        links: what a view of the runs shows -> its address.
     """
     confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     test = labels.accuracy.replace("valid/", "test/")
@@ -58,11 +68,16 @@ def sweep_description(frame: pd.DataFrame, labels: ChartLabels, confidence: Conf
         f"**{labels.dataset}: {describe_counts(frame)}.** "
         f"{int(fronts['pareto'].sum())} of them are on the front of validation accuracy against FLOPs.",
         "",
+        *([_links(links), ""] if links else []),
         *([note, ""] if (note := _notes(frame, confidence, standings)) else []),
         _row(titles),
         _row(["---"] * len(titles)),
     ]
     return _fitting(head, rows, last=[name for name in rows if not fronts.loc[name].any()])
+
+
+def _links(links: Mapping[str, str]) -> str:
+    return "Runs: " + ", ".join(f"[{name}]({address})" for name, address in links.items()) + "."
 
 
 def _notes(frame: pd.DataFrame, confidence: Confidence, standings: dict[str, dict[str, Standing]]) -> str:

@@ -104,7 +104,7 @@ def record_results(
         },
         tags=tags,
         artifacts=artifacts,
-        description=sweep_description(frame, labels, confidence),
+        description=sweep_description(frame, labels, confidence, links=recorder.share_views(labels.accuracy)),
         end_ms=max(record.end_ms for record in records),
     )
     recorder.finish("FINISHED", now_ms())

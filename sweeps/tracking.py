@@ -21,6 +21,7 @@ import pandas as pd
 from sweeps.configurations import ConfigurationRecord
 from sweeps.mlflow_store import EXPERIMENT, create_store, open_experiment, ui_command
 from sweeps.results import Curve, FailedTrial, Param, TrialRecord
+from sweeps.views import share_views
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -179,6 +180,10 @@ class SweepRecorder:
     def finish(self, status: Status, end_ms: int) -> None:
         """End the parent run: FINISHED, FAILED, or KILLED when the user stopped the sweep."""
         self._client.set_terminated(self.parent_run_id, status, end_time=end_ms)
+
+    def share_views(self, accuracy: str) -> dict[str, str]:
+        """Keep views of the sweep's runs with the experiment; see `sweeps.views.share_views`."""
+        return share_views(self._client, self.experiment_id, self.sweep_id, accuracy=accuracy)
 
     def run_of(self, trial_id: str) -> str | None:
         """The id of the run of a recorded trial, or None."""

@@ -136,7 +136,7 @@ def test_settings_that_this_version_does_not_have_are_refused(tmp_path: Path) ->
 def test_only_the_run_of_a_finished_trial_can_be_repeated(finished: Path) -> None:
     with pytest.raises(InputError, match="is the run of a whole sweep; name that of one of its trials"):
         repeat(finished, run_of(finished, "sweep"))
-    with pytest.raises(InputError, match="--from-run x: .*; take an id from the MLflow UI"):
+    with pytest.raises(InputError, match=r"--from-run x: .*; take an id from the MLflow UI"):
         repeat(finished, "x")
 
 
