@@ -21,6 +21,7 @@ from sweeps.addresses import check_tracking_uri, with_password, without_credenti
 from sweeps.cluster import Cluster, ray_cluster
 from sweeps.confidence import Confidence
 from sweeps.config import SweepConfig
+from sweeps.configurations import configurations_frame
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.estimate import steps_per_epoch
 from sweeps.layer_table import measure_layers
@@ -50,7 +51,14 @@ from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
 from sweeps.shared_storage import shared_store
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
-from sweeps.summary import counted, counts_text, results_table, table_legend
+from sweeps.summary import (
+    configurations_legend,
+    configurations_table,
+    counted,
+    counts_text,
+    results_table,
+    table_legend,
+)
 from sweeps.tracking import SweepRecorder
 from sweeps.tracking_check import check_store
 from sweeps.trainable import SharedData
@@ -427,6 +435,10 @@ class _Sweep:
         self.say(f"\n{counts}, in {duration_text(self._elapsed_s())}")
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
         self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))
+        if frame["seed"].nunique() > 1:
+            configurations = configurations_frame(frame, confidence)
+            self.console.print(configurations_table(configurations, accuracy=self.accuracy))
+            self.say(configurations_legend(configurations))
         self._say_failed(failed)
         for name, file in results.items():
             self.say(f"{name}: {file}")
