@@ -18,8 +18,9 @@ import sweeps.cluster  # noqa: F401  before ray
 from easrec.errors import InputError
 from sweeps.config import SweepConfig
 from sweeps.plan import preset_of
+from sweeps.recorded_trial import differences, preset_from
 from sweeps.records import flatten
-from sweeps.repeat import differences, preset_from, run_repeat
+from sweeps.repeat import run_repeat
 from sweeps.sweep import run_sweep
 from tests.sweeps.test_sweep import calls as calls
 from tests.sweeps.test_sweep import config_of, run
