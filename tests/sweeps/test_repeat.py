@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from sweeps.recorded_trial import differences, preset_from
 from sweeps.records import flatten
 from sweeps.repeat import run_repeat
 from sweeps.sweep import run_sweep
+from tests.sweeps.finished_sweep import FinishedSweep
 from tests.sweeps.test_sweep import calls as calls
 from tests.sweeps.test_sweep import config_of, run
 
 pytestmark = pytest.mark.usefixtures("calls")
 SCRIPT = Path(__file__).parents[2] / "pipelines" / "lambda_sweep.py"
+ALONE = SCRIPT.with_name("search_and_retrain.py")
 
 
 @pytest.fixture
@@ -168,3 +171,25 @@ def test_a_mistake_is_one_sentence(words: list[str], sentence: str) -> None:
         env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
     )
     assert done.returncode == 2 and sentence in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_program_without_ray_makes_the_same_digits(sweep: FinishedSweep, tmp_path: Path) -> None:
+    client = MlflowClient(sweep.tracking_uri)
+    (experiment_id,) = {client.get_run(sweep.run_id).info.experiment_id}
+    record = sweep.records[-1]
+    (found,) = client.search_runs([experiment_id], f"tags.`easrec.trial_id` = '{record.trial_id}'")
+    words = ["--from-run", found.info.run_id, "--tracking-uri", sweep.tracking_uri, "--output", str(tmp_path)]
+
+    def program(*more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, str(ALONE), *words, *more], capture_output=True, text=True, check=False
+        )
+
+    done = program()
+    assert done.returncode == 0, done.stderr + done.stdout
+    (number,) = re.findall(r"in every digit of all (\d+) computed figures", done.stdout)
+    # Every metric of both splits under every protocol, FLOPs, parameters and the best epoch.
+    assert int(number) == 2 * 4 * 3 + 3
+    refused = program("--search.seed", "5")
+    assert refused.returncode == 2 and "--search has no place beside --from-run" in refused.stderr
