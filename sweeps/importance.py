@@ -101,7 +101,7 @@ def varying_params(params: Sequence[Mapping[str, str]]) -> dict[str, list[float 
     names = sorted({name for own in params for name in own})
     found: dict[str, list[float | str]] = {}
     for name in names:
-        if name.startswith(_NOT_SETTINGS) or name in _SAME:
+        if name.startswith(_NOT_SETTINGS) or name.endswith("_used") or name in _SAME:
             continue
         column = [own.get(name) for own in params]
         if None in column or len(set(column)) == 1:  # a setting that some trials do not have is none of all

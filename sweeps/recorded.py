@@ -302,7 +302,8 @@ def _ways(params: Sequence[Mapping[str, str]]) -> list[tuple[tuple[str, str], ..
     warmup = {f"search.{name}" for name in SearchConfig().warmup_settings()} - {"search.seed"}
     ways = []
     for own in params:
-        names = {name for name in own if name.startswith("retrain.") and name != "retrain.seed"}
+        names = {name for name in own if name.startswith("retrain.") and not name.endswith("_used")}
+        names.discard("retrain.seed")
         names.add("transfer_from")
         if own.get("transfer_from") != "fresh":
             names |= warmup

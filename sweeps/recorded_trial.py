@@ -232,7 +232,8 @@ def _nested(params: Mapping[str, Any], group: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, value in params.items():
-        if not name.startswith(f"{group}."):
+        # What a trial came to use, such as smaller micro-batches, is none of its settings.
+        if not name.startswith(f"{group}.") or name.endswith("_used"):
             continue
         *parents, last = name.removeprefix(f"{group}.").split(".")
         place = found
