@@ -21,7 +21,9 @@ from sweeps.summary import counted
 FEWEST_TRIALS = 10
 """With fewer trials no importance is given."""
 
-_SHUFFLES = 19  # the largest of so many is exceeded by chance in one of twenty
+SHUFFLES = 39
+"""How often results are shuffled: by chance a share exceeds the largest of so many in one of forty."""
+
 _TREES = 32
 _FEW_VALUES = 8
 """A parameter with at most so many values counts as a choice among them."""
@@ -45,7 +47,7 @@ class Importance:
 
     @property
     def above_chance(self) -> bool:
-        """Whether the share is told apart from chance, at one in twenty."""
+        """Whether the share is told apart from chance, at one in forty."""
         return self.share > self.chance
 
 
@@ -87,7 +89,7 @@ def importances(params: Sequence[Mapping[str, str]], values: Sequence[float]) ->
     generator = np.random.default_rng(0)
     with quiet("optuna"):
         shares = _shares(varying, distributions, results)
-        shuffled = [_shares(varying, distributions, generator.permutation(results)) for _ in range(_SHUFFLES)]
+        shuffled = [_shares(varying, distributions, generator.permutation(results)) for _ in range(SHUFFLES)]
     found = [Importance(name, share, max(own[name] for own in shuffled)) for name, share in shares.items()]
     return Importances(sorted(found, key=lambda importance: -importance.share), "")
 
@@ -140,7 +142,7 @@ def _shares(
     study = _study(varying, distributions, values)
     raw = FanovaImportanceEvaluator(n_trees=_TREES, seed=0).evaluate(study)
     total = sum(raw.values())
-    return {name: value / total if total > 0 else 0.0 for name, value in raw.items()}
+    return {name: float(value / total) if total > 0 else 0.0 for name, value in raw.items()}
 
 
 def _study(

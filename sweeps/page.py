@@ -14,7 +14,7 @@ from sweeps.charts import pareto_figure
 from sweeps.choice import LATENCY
 from sweeps.configurations import COSTS
 from sweeps.findings import Findings
-from sweeps.importance import FEWEST_TRIALS
+from sweeps.importance import FEWEST_TRIALS, SHUFFLES
 from sweeps.page_text import answer_lines, chart_labels, summary, verdict
 from sweeps.panels import interval_note
 from sweeps.summary import counted
@@ -313,8 +313,8 @@ def _importances(findings: Findings) -> str:
     if len(silences) < len(findings.importances):
         text = (
             "Shares of the variation between trials that fANOVA attributes to each setting. They always sum "
-            "to 100 %, so each is set beside the most that it got when the results were shuffled 19 times "
-            "(red): a grey bar is not told apart from chance."
+            "to 100 %, so each is set beside the most that it got when the results were shuffled "
+            f"{SHUFFLES} times (red): a grey bar is not told apart from chance."
         )
         parts += [_paragraph(text), _chart(page_figures.importance_bars(findings.importances), "importance")]
         if len(findings.recorded.frame) < 3 * FEWEST_TRIALS:

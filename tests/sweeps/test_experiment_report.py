@@ -58,6 +58,7 @@ class Experiment:
     store: str
     name: str
     folder: Path
+    num_trials: int = 0
 
     def sweep(self, name: str = "by hand") -> SweepRecorder:
         return SweepRecorder(self.store, uuid.uuid4().hex, start_ms=500, experiment=self.name, run_name=name)
@@ -76,6 +77,7 @@ class Experiment:
         latency_ms: "float | None" = None,
     ) -> str:
         """Record a trial and return the id of its run."""
+        self.num_trials += 1
         architecture = Architecture(hidden_size, 4 * hidden_size, 1, 4)
         metrics = {VALID: accuracy, "test/unseen/ndcg_at_10": accuracy - 0.01, "flops": 1e4 * hidden_size}
         artifacts = {}
@@ -105,8 +107,8 @@ class Experiment:
                 curves={"retrain/loss": [(1, 1000, 3.0), (2, 1001, 2.0)]},
                 tags={"data": "ml-100k", "data_checksum": "abc", **(tags or {})},
                 artifacts=artifacts,
-                start_ms=1000,
-                end_ms=2000,
+                start_ms=1000 + self.num_trials,
+                end_ms=2000 + self.num_trials,
             )
         )
 

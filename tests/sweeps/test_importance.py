@@ -30,9 +30,14 @@ def test_what_decides_the_result_is_above_chance_and_noise_is_not():
     assert first.share + second.share == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_results_of_chance_alone_are_called_so():
-    values = np.random.default_rng(2).normal(size=40)
-    assert not any(found.above_chance for found in importances(trials(40), values).found)
+    wrong = 0
+    for seed in range(8):
+        values = np.random.default_rng(seed).normal(size=20)
+        wrong += any(found.above_chance for found in importances(trials(20), values).found)
+    # Two settings whose shares sum to one are both above chance, or one is, in about one of twenty.
+    assert wrong <= 2
 
 
 def test_equal_trials_give_equal_importances():
