@@ -121,7 +121,9 @@ def answer_lines(findings: Findings, answer: Answer, where: str) -> list[str]:
     if answer.num_fitting == 1:
         lines.append("No other configuration that is known fits.")
     elif not answer.equals:
-        lines.append(f"The data tell it apart from the {answer.num_fitting - 1} others that fit.")
+        others = answer.num_fitting - 1
+        which = "the other one that fits" if others == 1 else f"the {others} others that fit"
+        lines.append(f"The data tell it apart from {which}.")
     for name, comparison in answer.equals.items():
         lines.append(
             f"The data do not tell it apart from {findings.names[name]} ({cost_text(findings, name)}): "
