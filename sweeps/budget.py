@@ -70,14 +70,12 @@ def answer(frame: pd.DataFrame, confidence: Confidence, budget: Budget) -> Answe
             return _refused(budget, "no latency was measured")
         fits = measured[measured[LATENCY] <= budget.latency_ms]
         if fits.empty:
-            fastest = measured[LATENCY].idxmin()
-            return _refused(
-                budget, f"the fastest network known, {fastest}, takes {measured.loc[fastest, LATENCY]:.3f} ms"
-            )
+            fastest = f"the fastest network known, {measured[LATENCY].idxmin()}"
+            return _refused(budget, f"{fastest}, takes {measured[LATENCY].min():.3f} ms")
     fits = fits[fits[FLOPS] <= budget.flops]
     if fits.empty:
-        smallest = means[FLOPS].idxmin()
-        what = f"the smallest network known, {smallest}, takes {means.loc[smallest, FLOPS] / 1e6:.2f} MFLOPs"
+        smallest = f"the smallest network known, {means[FLOPS].idxmin()}"
+        what = f"{smallest}, takes {means[FLOPS].min() / 1e6:.2f} MFLOPs"
         if math.isfinite(budget.latency_ms):
             what = f"of the networks that are fast enough none is so small; {what}"
         return _refused(budget, what)

@@ -171,17 +171,17 @@ class Confidence:
         means = configurations(self._frame, [cost], accuracy=self.accuracy).dropna()
         # Of equal cost the more accurate first, so that who comes after it is beaten.
         order = means.sort_values([cost, self.accuracy], ascending=[True, False], kind="stable")
+        accuracies = {str(name): float(value) for name, value in order[self.accuracy].items()}
+        costs = {str(name): float(value) for name, value in order[cost].items()}
         standings: dict[str, Standing] = {}
         best: str | None = None
-        for key in order.index:
-            name = str(key)
+        for name in accuracies:
             if best is None:
                 standings[name] = Standing(True, None, None)
                 best = name
                 continue
-            ours, theirs = order.loc[name], order.loc[best]
-            equal = ours[self.accuracy] == theirs[self.accuracy] and ours[cost] == theirs[cost]
-            on_front = bool(ours[self.accuracy] > theirs[self.accuracy]) or equal
+            ours, theirs = accuracies[name], accuracies[best]
+            on_front = ours > theirs or (ours == theirs and costs[name] == costs[best])
             standings[name] = Standing(on_front, best, self.compare(name, best))
             if on_front:
                 best = name

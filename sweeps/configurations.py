@@ -76,7 +76,7 @@ def configurations_frame(frame: pd.DataFrame, confidence: Confidence) -> pd.Data
             "interval_over": spread.method,
         }
         for metric in metrics:
-            deviation = float(deviations.loc[name, metric])
+            deviation = float(deviations[metric][name])
             if deviation > 0:  # not where it is NaN or what is exact, such as FLOPs
                 row[f"{metric}_sd"] = deviation
         for flag in COSTS:

@@ -130,8 +130,8 @@ def find(recorded: Recorded, gains: Mapping[str, Gains], budget: Budget | None) 
         knee=by_flops[bend],
         lambdas=_lambdas(frame, gains, accuracy),
         importances={
-            "accuracy": importances(params, frame[accuracy].to_numpy()),
-            "FLOPs": importances(params, np.log10(frame[FLOPS].to_numpy())),
+            "accuracy": importances(params, frame[accuracy].tolist()),
+            "FLOPs": importances(params, np.log10(frame[FLOPS].to_numpy()).tolist()),
         },
         answer=None if budget is None else answer(frame, confidence, budget),
         num_retrainings=len(retrainings),

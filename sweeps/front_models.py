@@ -45,7 +45,7 @@ def log_front_models(
         for name in sorted(on_front["architecture_id"].unique()):
             record = by_id[best_trial(frame, name, reason="").trial_id]
             flags = frame.loc[frame["trial_id"] == record.trial_id, list(COSTS)].iloc[0]
-            tags = {flag: str(bool(value)).lower() for flag, value in flags.items()}
+            tags = {str(flag): str(bool(value)).lower() for flag, value in flags.items()}
             bundle = save_bundle(
                 Path(scratch, name),
                 load_network(record.artifacts[_WEIGHTS].parent),

@@ -110,7 +110,8 @@ def varying_params(params: Sequence[Mapping[str, str]]) -> dict[str, list[float 
             continue
         texts = [str(value) for value in column]
         numbers = [_number(text) for text in texts]
-        found[name] = texts if any(math.isnan(number) for number in numbers) else list(numbers)
+        are_numbers = not any(math.isnan(number) for number in numbers)
+        found[name] = [*numbers] if are_numbers else [*texts]
     return found
 
 

@@ -84,7 +84,7 @@ def bootstrap(
     _, index = np.unique(users, return_inverse=True)
     per_user = np.stack(
         [np.bincount(index, weights=column) for column in (np.ones(len(ranks)), *earned.values())], 1
-    )
+    ).astype(np.float64)
     low, high = resampled_interval(per_user, level=level, resamples=resamples, seed=seed)
     return {
         name: Estimate(value, float(low[column]), float(high[column]))

@@ -112,7 +112,7 @@ def ranked_again(
             model = load_network(network)
             table = rank_table(model.scores, data, max_length=model.max_length)
             value = rank_metrics(table)[recorded.accuracy]
-            was = float(frame.loc[names[0], recorded.accuracy])
+            was = float(frame[recorded.accuracy][names[0]])
             if abs(value - was) > _TOLERANCE:
                 raise InputError(
                     f"the network of run {names[0]} has {recorded.accuracy} {value:.4f}, but {was:.4f} was "

@@ -43,8 +43,9 @@ tr.front td.name { font-weight: 600; }
 .chip { border-radius: 9px; padding: 1px 8px; font-size: 12px; white-space: nowrap; background: #eceff2; }
 .chip.sure { background: var(--front); color: #fff; }
 .chip.unsure { background: #fff; color: var(--front); border: 1px dashed var(--front); }
+th, td.name, td code { white-space: nowrap; }
 code { font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: #f4f5f7;
-       padding: 1px 4px; border-radius: 3px; overflow-wrap: anywhere; }
+       padding: 1px 4px; border-radius: 3px; }
 a { color: var(--front); }
 nav a { margin-right: 16px; font-size: 14px; }
 """
@@ -148,6 +149,7 @@ def _fronts(findings: Findings) -> str:
 def _neighbours(findings: Findings) -> str:
     """Each step of the front of accuracy and FLOPs, and whether the data show it."""
     standings = findings.confidence.standings(FLOPS)
+    flops = findings.table[FLOPS]
     rows = []
     for name in findings.fronts["accuracy and FLOPs"]:
         standing = standings[name]
@@ -156,7 +158,7 @@ def _neighbours(findings: Findings) -> str:
         rows.append(
             [
                 f"{findings.names[standing.rival]} → {findings.names[name]}",
-                f"{findings.table.loc[name, FLOPS] / findings.table.loc[standing.rival, FLOPS]:.2f}",
+                f"{flops[name] / flops[standing.rival]:.2f}",
                 verdict(standing.comparison),
             ]
         )

@@ -53,10 +53,9 @@ def verdict(comparison: Comparison | None) -> str:
 
 def cost_text(findings: Findings, name: str) -> str:
     """`2.00 MFLOPs, 0.27 ms` of a configuration."""
-    row = findings.table.loc[name]
-    latency_ms = float(row.get(LATENCY, math.nan))
+    latency_ms = float(findings.table[LATENCY][name]) if LATENCY in findings.table else math.nan
     latency = "latency not measured" if math.isnan(latency_ms) else f"{latency_ms:.3f} ms"
-    return f"{row[FLOPS] / 1e6:.2f} MFLOPs, {latency}"
+    return f"{findings.table[FLOPS][name] / 1e6:.2f} MFLOPs, {latency}"
 
 
 def summary(findings: Findings) -> list[str]:

@@ -96,7 +96,7 @@ def gains_of(table: pd.DataFrame, metric: str) -> Gains | None:
     return Gains(
         users=users,
         questions=np.bincount(index).astype(np.float64),
-        earned=np.bincount(index, weights=earned),
+        earned=np.bincount(index, weights=earned).astype(np.float64),
     )
 
 
@@ -106,4 +106,5 @@ def read_gains(path: Path, metric: str) -> Gains | None:
 
 
 def _known(ranks: "pd.Series[int]") -> Int64s:
-    return ranks.dropna().to_numpy(dtype=np.int64)
+    known: Int64s = np.asarray(ranks.dropna(), dtype=np.int64)
+    return known
