@@ -177,7 +177,7 @@ def _sweeps(
     for text in wanted:
         matching = [sweep for sweep in found if text in (sweep.run_id, sweep.name, sweep.sweep_id)]
         if not matching:
-            names = ", ".join(dict.fromkeys(sweep.name for sweep in found))
+            names = ", ".join(sorted({sweep.name for sweep in found}))
             raise InputError(
                 f"the experiment {experiment!r} has no sweep {text!r}; its sweeps are {names[:500]}"
             )
