@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from mlflow.models import get_model_info
 from mlflow.tracking import MlflowClient
 
 from easrec.data.items import Items
@@ -13,6 +14,7 @@ from easrec.models.architecture import Architecture
 from easrec.models.saving import load_network
 from easrec.nas.resources import network_flops
 from easrec.nas.supernet import Supernet
+from sweeps.user_ranks import RANKS, read_gains
 
 METRICS = [
     *(
@@ -51,11 +53,13 @@ def check(output: Path) -> None:
     client = MlflowClient(f"sqlite:///{output.resolve()}/mlflow.db")
     experiments = [e.experiment_id for e in client.search_experiments()]
     runs = client.search_runs(experiments)
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    parents = [run for run in runs if run.data.tags["easrec.kind"] == "sweep"]
+    children = [run for run in runs if run.data.tags["easrec.kind"] == "trial"]
+    assert len(runs) == len(parents) + len(children), "one seed needs no runs of configurations"
     assert (len(parents), len(children)) == (1, 2), f"{len(parents)} parents, {len(children)} trials"
     artifacts = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
-    expected = {"pareto.png", "pareto.html", "results.parquet", "items.parquet", "sweep.json"}
+    expected = {"pareto.png", "pareto.html", "results.parquet", "configurations.parquet"}
+    expected |= {"items.parquet", "sweep.json"}
     assert expected <= artifacts, artifacts
     assert Items.load(output / "items.parquet").num_items == int(parents[0].data.params["data.items"])
     supernet = next(name for name in artifacts if name.startswith("supernet"))
@@ -70,8 +74,15 @@ def check(output: Path) -> None:
         architecture = Architecture.from_dict(json.loads((files / "architecture.json").read_text()))
         assert architecture.architecture_id == row["architecture_id"] == run.data.tags["architecture_id"]
         assert row["flops"] == network_flops(architecture, 50)
+        gains = read_gains(files / RANKS, "valid/unseen/ndcg_at_10")
+        assert gains is not None and math.isclose(gains.mean, row["valid/unseen/ndcg_at_10"])
         network = load_network(files)
         assert row["params"] == sum(parameter.numel() for parameter in network.parameters())
+    models = client.search_logged_models(experiments)
+    of_front = set(frame.loc[frame["pareto"] | frame["pareto_latency"], "architecture_id"])
+    assert {model.tags["architecture_id"] for model in models} == of_front
+    for model in models:
+        assert get_model_info(model.artifact_location).signature is not None
     print(f"{output}: files and MLflow agree on {len(frame)} trials")
 
 

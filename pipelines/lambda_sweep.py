@@ -19,6 +19,11 @@ def main() -> int:
         # Before torch is imported: --plan times a few steps here; see sweeps/cluster.py for the rest.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Imported late: torch, Ray and MLflow take seconds, and --help needs none of them.
+        if config.from_run is not None:
+            config.check_repeat()
+            from sweeps.repeat import run_repeat
+
+            return run_repeat(config)
         from sweeps.sweep import run_sweep
 
         return run_sweep(config)

@@ -6,7 +6,7 @@ python pipelines/search_and_retrain.py --output runs/one --search.tradeoff 0.3
 """
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +22,8 @@ from easrec.nas.search import SearchConfig, search
 from easrec.retrain import RetrainConfig, retrain
 from easrec.training import EpochReport, NonFiniteLossError
 from sweeps.command_line import parse
-from sweeps.data import load_data
-from sweeps.data_options import DataOptions
+from sweeps.data import SweepData, load_data
+from sweeps.data_options import DataOptions, option
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,11 +48,53 @@ class Config(DataOptions):
     """Which supernet gives them: as it was after the warm-up, or at the end of the search (the paper's)."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train and measure."""
+    from_run: str | None = None
+    """Instead of settings: id of the MLflow run of a finished trial. It is run again with its own settings,
+    and compared with what was recorded."""
+    tracking_uri: str | None = None
+    """Of --from-run: the MLflow store that has the run. Left out: MLFLOW_TRACKING_URI."""
 
 
-def run(config: Config) -> None:
-    """Run all stages; each line printed is one epoch or one result."""
-    loaded = load_data(config)
+def repeat(config: Config) -> bool:
+    """Run a recorded trial again; returns whether all computed figures are the recorded ones."""
+    for setting in fields(config):
+        given = setting.name not in ("from_run", "tracking_uri", "output", "data")
+        if given and getattr(config, setting.name) != getattr(Config(output=config.output), setting.name):
+            raise InputError(
+                f"{option(setting.name)} has no place beside --from-run, which takes settings from the run"
+            )
+    # Imported late: nothing else here needs MLflow.
+    import torch
+
+    from sweeps.recorded_trial import comparison_text, differences, read_trial, tracking_store
+
+    trial = read_trial(str(config.from_run), tracking_store(config.tracking_uri), log=config.data)
+    preset = trial.preset
+    # Sums in another order give other last digits.
+    torch.set_num_threads(trial.config.cpus_per_trial)
+    figures = run(
+        replace(
+            config,
+            space=preset.space,
+            search=preset.search,
+            retrain=preset.retrain,
+            init="fresh" if preset.transfer_from == "fresh" else "transfer",
+            transfer_from="searched" if preset.transfer_from == "searched" else "warmup",
+            device="cuda" if trial.device == "cuda" else "cpu",
+        ),
+        trial.data,
+    )
+    # What this program does not compute is not compared.
+    recorded = {name: value for name, value in trial.metrics.items() if name in figures}
+    found = differences(recorded, figures)
+    for line in comparison_text(replace(trial, metrics=recorded), found):
+        print(line)
+    return not found
+
+
+def run(config: Config, loaded: SweepData | None = None) -> dict[str, float]:
+    """Run all stages and return the figures; each line printed is one epoch or one result."""
+    loaded = loaded or load_data(config)
     data = loaded.split
     print(loaded.described)
     found = search(
@@ -96,6 +138,7 @@ def run(config: Config) -> None:
     for name, value in figures.items():
         print(f"{name:32} {value:,.0f}" if value > 1000 else f"{name:32} {value:.4f}")
     print(f"network and figures: {config.output}")
+    return figures
 
 
 def show(report: EpochReport) -> None:
@@ -124,6 +167,10 @@ def main() -> int:
             },
         )
         config.check()
+        if config.from_run is not None:
+            return 0 if repeat(config) else 1
+        if config.tracking_uri is not None:
+            raise InputError("--tracking-uri goes with --from-run: this program records nothing in MLflow")
         run(config)
     except (InputError, NonFiniteLossError, MemoryExhaustedError) as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -13,29 +13,44 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 from plotly.subplots import make_subplots
 
 from easrec.files import write_atomically
+from sweeps.confidence import Confidence
 from sweeps.labels import place_labels
-from sweeps.panels import ChartLabels, Panel, describe_counts, panel_of, seeds_disagree, tradeoff_labels
+from sweeps.panels import (
+    ChartLabels,
+    Panel,
+    describe_counts,
+    interval_note,
+    panel_of,
+    seeds_disagree,
+    tradeoff_labels,
+)
 
-__all__ = ["ChartLabels", "pareto_html", "pareto_png"]
+__all__ = ["ChartLabels", "pareto_figure", "pareto_html", "pareto_png"]
 
 _FRONT = "#0b6e99"
 _BEATEN = "#8a8f98"
 _INK = "#22262b"
+_PALE = "#cfe3ea"
+_NOT_TOLD_APART = "not told apart from its neighbour on the front"
 
 
-def pareto_png(frame: pd.DataFrame, path: Path | str, labels: ChartLabels) -> None:
+def pareto_png(
+    frame: pd.DataFrame, path: Path | str, labels: ChartLabels, confidence: Confidence | None = None
+) -> None:
     """Draw accuracy against FLOPs and against latency, the fronts marked and labelled by lambda.
 
     Args:
         frame: what `results_frame` returned; latency may be missing.
         path: the png, written atomically.
         labels: what is said about the runs.
+        confidence: of the same trials; left out, it is made from seeds alone.
     """
+    confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     figure = Figure(figsize=(12, 6.2), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)  # without pyplot: nothing global, and any thread may draw
     left, right = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(left=0.075, right=0.98, top=0.84, bottom=0.185, wspace=0.06)
-    panels = [panel_of(frame, cost, labels.accuracy) for cost in labels.costs]
+    panels = [panel_of(frame, cost, labels.accuracy, confidence) for cost in labels.costs]
     for axes, title, panel in zip((left, right), labels.costs.values(), panels, strict=True):
         _style(axes, title)
         if panel.means.empty:
@@ -43,10 +58,12 @@ def pareto_png(frame: pd.DataFrame, path: Path | str, labels: ChartLabels) -> No
         _scatter(axes, panel)
     left.set_ylabel(labels.accuracy_title, color=_INK)
     left.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-    left.margins(y=0.22)
     right.margins(x=0.14)
     right.tick_params(labelleft=False)
+    left.set_ylim(*_accuracy_limits(panels[0]))
     _log_axis(left, panels[0].means["x"].tolist())
+    for axes, panel in zip((left, right), panels, strict=True):
+        _bars(axes, panel)
     lines = [_step_line(axes, panel) for axes, panel in zip((left, right), panels, strict=True)]
     for axes, panel, line in zip((left, right), panels, lines, strict=True):
         place_labels(
@@ -60,14 +77,32 @@ def pareto_png(frame: pd.DataFrame, path: Path | str, labels: ChartLabels) -> No
         )
     title = f"Accuracy against cost on {labels.dataset}"
     figure.text(0.075, 0.93, title, fontsize=15, fontweight="bold", color=_INK, parse_math=False)
-    figure.text(0.075, 0.875, _subtitle(frame), fontsize=10.5, color=_BEATEN)
-    _legend(figure, several_seeds=any(len(panel.seeds) for panel in panels))
+    figure.text(0.075, 0.875, _subtitle(frame, confidence), fontsize=10.5, color=_BEATEN)
+    _legend(
+        figure,
+        several_seeds=any(len(panel.seeds) for panel in panels),
+        undecided=not all(panel.means["decided"].all() for panel in panels if len(panel.means)),
+    )
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
-def _subtitle(frame: pd.DataFrame) -> str:
-    note = "; a λ whose seeds derived different architectures stands at each" if seeds_disagree(frame) else ""
-    return describe_counts(frame) + note
+def _subtitle(frame: pd.DataFrame, confidence: Confidence) -> str:
+    notes = [describe_counts(frame), interval_note(frame, confidence)]
+    if seeds_disagree(frame):
+        notes.append("a λ whose seeds derived different architectures stands at each")
+    return "; ".join(note for note in notes if note)
+
+
+def _accuracy_limits(panel: Panel) -> tuple[float, float]:
+    """The range of the accuracy axis: all points, and of the bars what leaves the points to be seen."""
+    points = [*panel.means["y"], *panel.seeds["y"]]
+    low, high = min(points), max(points)
+    height = max(high - low, 0.02 * abs(high), 1e-6)
+    bars_low, bars_high = panel.means["low"].min(), panel.means["high"].max()
+    if not pd.isna(bars_low):
+        low = max(min(low, float(bars_low)), low - height)
+        high = min(max(high, float(bars_high)), high + height)
+    return low - 0.22 * height, high + 0.22 * height
 
 
 def _style(axes: Axes, title: str) -> None:
@@ -91,8 +126,18 @@ def _scatter(axes: Axes, panel: Panel) -> None:
         if len(seeds):
             axes.scatter(seeds["x"], seeds["y"], s=22, color=color, alpha=0.4, lw=0, zorder=3)
         means = panel.means[panel.means["front"] == front]
-        fill = color if front else "white"
-        axes.scatter(means["x"], means["y"], s=70, facecolor=fill, edgecolor=color, linewidth=1.6, zorder=5)
+        for _, mean in means.iterrows():
+            fill = (color if front else "white") if mean["decided"] else _PALE
+            axes.scatter(mean["x"], mean["y"], s=70, facecolor=fill, edgecolor=color, linewidth=1.6, zorder=5)
+
+
+def _bars(axes: Axes, panel: Panel) -> None:
+    """The interval of each accuracy; one that is far longer than the axis runs out of the panel."""
+    limits = axes.get_ylim()
+    for front, color in ((False, _BEATEN), (True, _FRONT)):
+        own = panel.means[panel.means["front"] == front].dropna(subset=["low", "high"])
+        axes.vlines(own["x"], own["low"], own["high"], color=color, lw=1.1, alpha=0.5, zorder=2.5)
+    axes.set_ylim(limits)
 
 
 def _step_line(axes: Axes, panel: Panel) -> list[tuple[float, float]]:
@@ -127,7 +172,7 @@ def _log_axis(axes: Axes, costs: list[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, *, several_seeds: bool) -> None:
+def _legend(figure: Figure, *, several_seeds: bool, undecided: bool) -> None:
     entries = [
         Line2D([], [], color=_FRONT, marker="o", markersize=8, lw=1.6, label="Pareto front"),
         Line2D(
@@ -142,6 +187,20 @@ def _legend(figure: Figure, *, several_seeds: bool) -> None:
             label="beaten by a network on the front",
         ),
     ]
+    if undecided:
+        entries.append(
+            Line2D(
+                [],
+                [],
+                color=_FRONT,
+                marker="o",
+                markersize=8,
+                lw=0,
+                markerfacecolor=_PALE,
+                markeredgewidth=1.6,
+                label=_NOT_TOLD_APART,
+            )
+        )
     if several_seeds:
         entries.append(
             Line2D(
@@ -159,26 +218,35 @@ def _legend(figure: Figure, *, several_seeds: bool) -> None:
         handles=entries,
         loc="lower left",
         bbox_to_anchor=(0.068, 0.005),
-        ncols=3,
+        ncols=4,
         frameon=False,
         labelcolor=_INK,
         fontsize=9.5,
-        columnspacing=2.4,
+        columnspacing=1.6,
     )
 
 
-def pareto_html(frame: pd.DataFrame, path: Path | str, labels: ChartLabels) -> None:
-    """Write the same chart as one interactive page that needs no network.
+def pareto_html(
+    frame: pd.DataFrame, path: Path | str, labels: ChartLabels, confidence: Confidence | None = None
+) -> None:
+    """Write the same chart as one interactive page that needs no network; arguments as for `pareto_png`."""
+    confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
+    page = pareto_figure(frame, labels, confidence).to_html(
+        include_plotlyjs=True, full_html=True, default_height="92vh"
+    )
+    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
 
-    Hovering over a point shows its architecture, tradeoffs and key metrics. Arguments as for
-    `pareto_png`.
-    """
+
+def pareto_figure(frame: pd.DataFrame, labels: ChartLabels, confidence: Confidence) -> go.Figure:
+    """The chart of `pareto_png` for a page: hovering over a point shows its architecture and key metrics."""
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
-    texts = _hover_texts(frame, labels)
+    texts = _hover_texts(frame, labels, confidence)
     for column, (cost, title) in enumerate(labels.costs.items(), start=1):
-        panel = panel_of(frame, cost, labels.accuracy)
+        panel = panel_of(frame, cost, labels.accuracy, confidence)
         for trace in _traces(panel, texts, first=column == 1):
             figure.add_trace(trace, row=1, col=column)
+        if column == 1:
+            figure.update_yaxes(range=_accuracy_limits(panel))
         figure.update_xaxes(title_text=title, row=1, col=column)
         if panel.means.empty:
             where = {"xref": f"x{column} domain", "yref": "y domain", "x": 0.5, "y": 0.5}
@@ -186,7 +254,7 @@ def pareto_html(frame: pd.DataFrame, path: Path | str, labels: ChartLabels) -> N
     figure.update_xaxes(type="log", dtick="D2", exponentformat="SI", row=1, col=1)
     figure.update_yaxes(title_text=labels.accuracy_title, row=1, col=1)
     title = f"<b>Accuracy against cost on {html.escape(labels.dataset)}</b>"
-    title += f"<br><sub>{_subtitle(frame)}</sub>"
+    title += f"<br><sub>{_subtitle(frame, confidence)}</sub>"
     figure.update_layout(
         title=title,
         template="plotly_white",
@@ -195,8 +263,7 @@ def pareto_html(frame: pd.DataFrame, path: Path | str, labels: ChartLabels) -> N
         legend={"orientation": "h", "y": -0.16},
         margin={"t": 90},
     )
-    page = figure.to_html(include_plotlyjs=True, full_html=True, default_height="92vh")
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return figure
 
 
 def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scatter]:
@@ -234,6 +301,16 @@ def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scat
         (False, _BEATEN, "beaten by a network on the front"),
     ):
         means = panel.means[panel.means["front"] == flag]
+        fill = color if flag else "white"
+        bars = {
+            "type": "data",
+            "symmetric": False,
+            "array": means["high"] - means["y"],
+            "arrayminus": means["y"] - means["low"],
+            "color": color,
+            "thickness": 1.2,
+            "width": 0,
+        }
         traces.append(
             go.Scatter(
                 x=means["x"],
@@ -246,9 +323,10 @@ def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scat
                 textposition="top center",
                 hovertext=[texts[str(key)] for key in means.index],
                 hoverinfo="text",
+                error_y=bars if means["low"].notna().any() else None,
                 marker={
                     "size": 12,
-                    "color": color if flag else "white",
+                    "color": [fill if decided else _PALE for decided in means["decided"]],
                     "line": {"color": color, "width": 2},
                 },
             )
@@ -256,8 +334,8 @@ def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scat
     return traces
 
 
-def _hover_texts(frame: pd.DataFrame, labels: ChartLabels) -> dict[str, str]:
-    """What hovering over an architecture says: its id, its tradeoffs, means and their spread."""
+def _hover_texts(frame: pd.DataFrame, labels: ChartLabels, confidence: Confidence) -> dict[str, str]:
+    """What hovering over an architecture says: its id, its tradeoffs, means, their spread, its neighbours."""
     titles = {
         labels.accuracy: labels.accuracy_title,
         "test/unseen/ndcg_at_10": "test NDCG@10 (unseen)",
@@ -276,6 +354,7 @@ def _hover_texts(frame: pd.DataFrame, labels: ChartLabels) -> dict[str, str]:
         "train_peak_memory_mib": "peak memory in training, MiB",
     }
     tradeoffs = tradeoff_labels(frame, counted=True)
+    standings = {cost: confidence.standings(cost) for cost in labels.costs if cost in frame}
     texts = {}
     for name, own in frame.groupby("architecture_id"):
         # Trials of a seed that share a retraining share all its figures, and count once.
@@ -288,6 +367,9 @@ def _hover_texts(frame: pd.DataFrame, labels: ChartLabels) -> dict[str, str]:
                 lines.append(f"{title}: {_readable(float(values.mean()))}{spread}")
         if len(distinct) > 1:
             lines.append(f"mean ± standard deviation of {len(distinct)} retrainings")
+        rivals = [standing[str(name)] for standing in standings.values() if str(name) in standing]
+        for rival in dict.fromkeys(str(standing.rival) for standing in rivals if not standing.decided):
+            lines.append(f"the data do not tell it apart from {html.escape(rival)}")
         texts[str(name)] = "<br>".join(lines)
     return texts
 

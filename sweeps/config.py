@@ -17,8 +17,11 @@ from sweeps.storage_url import check_storage_url
 
 __all__ = ["SweepConfig", "SweepOptions", "option"]
 
-_NOT_OF_THE_RESULTS = ("output", "ray_address", "resume", "plan", "tracking_uri")
+_NOT_OF_THE_RESULTS = ("output", "ray_address", "resume", "plan", "tracking_uri", "from_run")
 """Options that a resumed sweep may change."""
+
+_OF_A_REPEAT = ("from_run", "output", "storage", "ray_address", "resume", "plan", "tracking_uri", "data")
+"""Options beside --from-run: where the trial is run again, and where its own log lies now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,10 @@ class SweepOptions(DataOptions):
     """Go on with the sweep in --output: what is finished there is not repeated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks are trained and measured; auto takes a GPU if Ray has one."""
+    from_run: str | None = None
+    """Instead of a sweep: id of the MLflow run of a finished trial in --tracking-uri, or in
+    MLFLOW_TRACKING_URI. It is run again with its own settings, recorded there, and compared with what it was.
+    Beside it only --data and options of where to run have a place."""
     independent: bool = False
     """Share nothing between trials: each has a warm-up of its own and retrains from its own searched
     supernet. The naive sweep, to see what sharing saves."""
@@ -91,6 +98,8 @@ class SweepConfig(MethodOptions, SweepOptions):
         """
         DataOptions.check(self)
         MethodOptions.check(self)
+        if self.resume and self.output is None:
+            raise InputError("--resume needs --output: the directory of the sweep to go on with")
         for name in ("seeds", "cpus_per_trial", "warmup_threads", "latency_threads"):
             if getattr(self, name) < 1:
                 raise InputError(f"{option(name)} must be at least 1, got {getattr(self, name)}")
@@ -115,8 +124,18 @@ class SweepConfig(MethodOptions, SweepOptions):
             check_tracking_uri(with_password(self.tracking_uri))
         if self.storage is not None:
             check_storage_url(self.storage)
-        if self.resume and self.output is None:
-            raise InputError("--resume needs --output: the directory of the sweep to go on with")
+
+    def check_repeat(self) -> None:
+        """Refuse options beside --from-run that the run itself has: its settings are what is repeated.
+
+        Raises:
+            InputError: names the option.
+        """
+        for field in dataclasses.fields(self):
+            if field.name not in _OF_A_REPEAT and getattr(self, field.name) != field.default:
+                raise InputError(
+                    f"{option(field.name)} has no place beside --from-run, which takes settings from the run"
+                )
 
     def result_settings(self) -> dict[str, Any]:
         """The options that results depend on, as JSON values: a resumed sweep must have the same."""
@@ -131,7 +150,7 @@ class SweepConfig(MethodOptions, SweepOptions):
         words = [sys.executable, str(Path(sys.argv[0]).resolve())]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value == field.default:
+            if value == field.default or (self.from_run is not None and field.name not in _OF_A_REPEAT):
                 continue
             words.append(option(field.name))
             if isinstance(value, tuple):

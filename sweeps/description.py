@@ -1,7 +1,12 @@
 """The text on top of a sweep's run in MLflow: what was tried and which networks came out of it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pandas as pd
 
+from sweeps.confidence import Confidence, Standing
+from sweeps.intervals import LEVEL
 from sweeps.panels import ChartLabels, describe_counts, seeds_disagree, tradeoff_labels
 from sweeps.pareto import configurations
 
@@ -9,7 +14,13 @@ MAX_LENGTH = 8000
 """Characters that MLflow keeps of a description."""
 
 
-def sweep_description(frame: pd.DataFrame, labels: ChartLabels) -> str:
+def sweep_description(
+    frame: pd.DataFrame,
+    labels: ChartLabels,
+    confidence: Confidence | None = None,
+    *,
+    links: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """A sentence and a Markdown table of the derived architectures, cheapest first.
 
     Figures are means over seeds. Rows that no longer fit are left out, those off the fronts first, and the
@@ -18,7 +29,10 @@ def sweep_description(frame: pd.DataFrame, labels: ChartLabels) -> str:
     Args:
         frame: what `results_frame` returned.
         labels: what is said about the runs.
+        confidence: of the same trials; left out, it is made from seeds alone.
+        links: what a view of the runs shows -> its address.
     """
+    confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     test = labels.accuracy.replace("valid/", "test/")
     columns = {
         labels.accuracy: (labels.accuracy_title, "{:.4f}"),
@@ -33,34 +47,59 @@ def sweep_description(frame: pd.DataFrame, labels: ChartLabels) -> str:
     fronts = frame.groupby("architecture_id")[["pareto", "pareto_latency"]].any()
     tradeoffs = tradeoff_labels(frame, counted=True)
     means = means.sort_values(["flops", labels.accuracy])
+    standings = {flag: confidence.standings(cost) for flag, (_, cost) in _FRONTS.items() if cost in frame}
     rows = {}
     for architecture_id, row in means.iterrows():
         name = str(architecture_id)
         cells = [
             "-" if pd.isna(row[metric]) else form.format(row[metric]) for metric, (_, form) in present.items()
         ]
-        on = [title for flag, title in _FRONTS.items() if fronts.loc[name, flag]]
+        spread = confidence.spread(name)
+        cells.insert(1, "-" if spread.method == "none" else f"{spread.low:.4f} to {spread.high:.4f}")
+        on = [
+            title if standings[flag][name].decided else f"{title} (?)"
+            for flag, (title, _) in _FRONTS.items()
+            if fronts.loc[name, flag]
+        ]
         rows[name] = _row([tradeoffs[name].removeprefix("λ "), f"`{name}`", *cells, ", ".join(on)])
     titles = ["lambda", "architecture", *(title for title, _ in present.values()), "on the front of"]
+    titles.insert(3, f"its interval at {LEVEL:.0%}")
     head = [
         f"**{labels.dataset}: {describe_counts(frame)}.** "
         f"{int(fronts['pareto'].sum())} of them are on the front of validation accuracy against FLOPs.",
         "",
-        *([note, ""] if (note := _seeds_note(frame)) else []),
+        *([_links(links), ""] if links else []),
+        *([note, ""] if (note := _notes(frame, confidence, standings)) else []),
         _row(titles),
         _row(["---"] * len(titles)),
     ]
     return _fitting(head, rows, last=[name for name in rows if not fronts.loc[name].any()])
 
 
-def _seeds_note(frame: pd.DataFrame) -> str:
-    if frame["seed"].nunique() == 1:
-        return ""
-    counts = " A lambda with (k/n) led to the architecture in k of its n seeds."
-    return "Figures are means over seeds." + counts * seeds_disagree(frame)
+def _links(links: Mapping[str, str]) -> str:
+    return "Runs: " + ", ".join(f"[{name}]({address})" for name, address in links.items()) + "."
 
 
-_FRONTS = {"pareto": "FLOPs", "pareto_latency": "latency"}
+def _notes(frame: pd.DataFrame, confidence: Confidence, standings: dict[str, dict[str, Standing]]) -> str:
+    notes = []
+    if frame["seed"].nunique() > 1:
+        notes.append("Figures are means over seeds.")
+        if seeds_disagree(frame):
+            notes.append("A lambda with (k/n) led to the architecture in k of its n seeds.")
+    methods = {confidence.spread(name).method for name in confidence} - {"none"}
+    if methods:
+        over = {"seeds": "over seeds (Student)", "users": "over users where there is one seed (bootstrap)"}
+        notes.append(f"Intervals are {' and '.join(over[method] for method in sorted(methods))}.")
+    if any(
+        standing.on_front and not standing.decided
+        for found in standings.values()
+        for standing in found.values()
+    ):
+        notes.append("(?): the data do not tell it apart from its cheaper neighbour on that front.")
+    return " ".join(notes)
+
+
+_FRONTS = {"pareto": ("FLOPs", "flops"), "pareto_latency": ("latency", "latency_ms_p50")}
 
 
 def _row(cells: list[str]) -> str:

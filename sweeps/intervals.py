@@ -80,21 +80,59 @@ def bootstrap(
         An estimate by metric name.
     """
     means = ranking_metrics(ranks, k)
-    # What a rank is worth, from 1 to k, and beyond: the metrics' own definition, one rank at a time.
-    worth = [ranking_metrics(np.array([rank]), k) for rank in range(1, k + 2)]
-    table = np.array([[values[name] for name in means] for values in worth])  # (k + 1, M)
-    earned = table[np.minimum(ranks, k + 1) - 1]  # (Q, M)
+    earned = earnings(ranks, k)
     _, index = np.unique(users, return_inverse=True)
     per_user = np.stack(
-        [np.bincount(index, weights=column) for column in (np.ones(len(ranks)), *earned.T)], 1
-    )
-    kinds, frequencies = np.unique(per_user.astype(np.float64), axis=0, return_counts=True)
-    resampled = _resampled_means(kinds, frequencies, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        [np.bincount(index, weights=column) for column in (np.ones(len(ranks)), *earned.values())], 1
+    ).astype(np.float64)
+    low, high = resampled_interval(per_user, level=level, resamples=resamples, seed=seed)
     return {
         name: Estimate(value, float(low[column]), float(high[column]))
         for column, (name, value) in enumerate(means.items())
     }
+
+
+def earnings(ranks: Int64s, k: int = _CUTOFF) -> dict[str, npt.NDArray[np.float64]]:
+    """What each question contributes to the metrics of `ranking_metrics`, which are means of these.
+
+    >>> earnings(np.array([1, 2, 30]))["mrr_at_10"].tolist()
+    [1.0, 0.5, 0.0]
+
+    Args:
+        ranks: from 1, (Q,).
+        k: the cut-off of the metrics.
+
+    Returns:
+        By metric name, (Q,).
+    """
+    # What a rank is worth, from 1 to k, and beyond: the metrics' own definition, one rank at a time.
+    worth = [ranking_metrics(np.array([rank]), k) for rank in range(1, k + 2)]
+    index = np.minimum(ranks, k + 1) - 1
+    return {name: np.array([values[name] for values in worth])[index] for name in worth[0]}
+
+
+def resampled_interval(
+    per_user: npt.NDArray[np.float64],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Percentile intervals of means over questions when users are drawn anew with replacement.
+
+    Args:
+        per_user: of each user the number of questions, then the sums of what they earned, (U, 1 + M).
+        level: probability that an interval covers.
+        resamples: R.
+        seed: of the resamples.
+
+    Returns:
+        The lower and the upper ends, (M,) each.
+    """
+    kinds, frequencies = np.unique(per_user.astype(np.float64), axis=0, return_counts=True)
+    resampled = _resampled_means(kinds, frequencies, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
 
 
 def _resampled_means(

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from sweeps.confidence import Confidence
+from sweeps.intervals import LEVEL
 from sweeps.pareto import ACCURACY, configurations, pareto_flags
 
 
@@ -43,13 +45,22 @@ class Panel:
     """What one panel shows."""
 
     means: pd.DataFrame
-    """Index architecture_id; columns x, y (means over seeds), front (bool), label; sorted by x."""
+    """Index architecture_id; columns x, y (means over seeds), low, high (the interval of y, NaN without
+    one), front (bool), decided (bool: see `Standing.decided`), label; sorted by x."""
     seeds: pd.DataFrame
     """Columns x, y, front: the single retrainings where an architecture has several."""
 
 
-def panel_of(frame: pd.DataFrame, cost: str, accuracy: str) -> Panel:
-    """The points of one panel: architectures that have both the accuracy and the cost."""
+def panel_of(frame: pd.DataFrame, cost: str, accuracy: str, confidence: Confidence | None = None) -> Panel:
+    """The points of one panel: architectures that have both the accuracy and the cost.
+
+    Args:
+        frame: what `results_frame` returned.
+        cost: name of the metric to be low.
+        accuracy: name of the metric to be high.
+        confidence: of the same trials; left out, it is made from seeds alone.
+    """
+    confidence = confidence or Confidence(frame, accuracy=accuracy)
     means = configurations(frame, [cost], accuracy=accuracy).dropna()
     means.columns = pd.Index(["y", "x"])
     flags = pareto_flags(frame, accuracy=accuracy, cost=cost)
@@ -57,6 +68,11 @@ def panel_of(frame: pd.DataFrame, cost: str, accuracy: str) -> Panel:
     labels = tradeoff_labels(frame, counted=False)
     means["front"] = means.index.isin(front)
     means["label"] = [labels[name] for name in means.index]
+    spreads = [confidence.spread(str(name)) for name in means.index]
+    means["low"] = [spread.low for spread in spreads]
+    means["high"] = [spread.high for spread in spreads]
+    standings = confidence.standings(cost)
+    means["decided"] = [standings[str(name)].decided for name in means.index]
     means = means.sort_values(["x", "y"])
     if means.empty:
         return Panel(means, means)
@@ -94,6 +110,15 @@ def tradeoff_labels(frame: pd.DataFrame, *, counted: bool) -> dict[str, str]:
             parts = [f"{parts[0]} … {parts[-1]} ({len(parts)} values)"]
         labels[str(name)] = "λ " + ", ".join(parts)
     return labels
+
+
+def interval_note(frame: pd.DataFrame, confidence: Confidence) -> str:
+    """What the bars of the points are, such as `bars: 95 % over seeds`; empty where there are none."""
+    methods = {confidence.spread(name).method for name in confidence} - {"none"}
+    if not methods:
+        return ""
+    over = {"seeds": "seeds", "users": "users (one seed)"}
+    return f"bars: {LEVEL:.0%} over " + " or ".join(over[method] for method in sorted(methods))
 
 
 def seeds_disagree(frame: pd.DataFrame) -> bool:

@@ -11,6 +11,7 @@ from easrec.nas.training_cost import retraining_flops, search_flops, warmup_flop
 from sweeps.results import Curve, FailedTrial, Param, TrialRecord
 from sweeps.store import Result, Store
 from sweeps.trial import ARCHITECTURE, NETWORK, TrialConfig
+from sweeps.user_ranks import RANKS
 
 _MIB = 2**20
 _BYTES_PER_PARAMETER = 4  # float32
@@ -138,6 +139,7 @@ def trial_record(
         measured_on = {f"measured.{name}": str(profile[name]) for name in _MEASURED_ON if name in profile}
     entry = store.entry("retrain", trial.retrain_key(architecture))
     network = entry.path(NETWORK)
+    ranks = entry.path(RANKS)  # what earlier versions retrained has none
     return TrialRecord(
         trial_id=trial.trial_id,
         tradeoff=trial.tradeoff,
@@ -159,6 +161,7 @@ def trial_record(
         artifacts={
             "architecture.json": entry.path(ARCHITECTURE),
             **{file.name: file for file in sorted(network.iterdir())},
+            **({RANKS: ranks} if ranks.is_file() else {}),
         },
         start_ms=searched.start_ms,
         # A shared retraining may have begun, and even ended, before this trial's search did.

@@ -240,8 +240,44 @@ def _new_version(
     description: str,
     tags: Mapping[str, str],
 ) -> "ModelVersion":
-    from mlflow.entities import LoggedModelOutput
     from mlflow.exceptions import MlflowException
+
+    model_id = log_model(client, bundle, items, run_id=run_id, name=name, tags=tags)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.create_model_version(
+        name,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        tags=dict(tags),
+        description=description,
+        model_id=model_id,
+    )
+
+
+def log_model(
+    client: "MlflowClient",
+    bundle: Path,
+    items: Items,
+    *,
+    run_id: str,
+    name: str,
+    tags: Mapping[str, str],
+) -> str:
+    """Add a bundle to a run as a model with a signature, which MLflow can load; returns the model's id.
+
+    Args:
+        client: of the store that has the run.
+        bundle: what `easrec.serving.save_bundle` wrote.
+        items: those of the bundle.
+        run_id: the run that trained the network.
+        name: of the model.
+        tags: of the model.
+    """
+    from mlflow.entities import LoggedModelOutput
 
     run = client.get_run(run_id)
     # Not mlflow.pyfunc.log_model: it wants an active run, and to make one of a run that has ended would
@@ -265,19 +301,7 @@ def _new_version(
         raise
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return client.create_model_version(
-        name,
-        source=f"models:/{model.model_id}",
-        run_id=run_id,
-        tags=dict(tags),
-        description=description,
-        model_id=model.model_id,
-    )
+    return str(model.model_id)
 
 
 def save_pyfunc(

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from easrec.data.items import Items
 from easrec.files import write_atomically
 from sweeps.charts import pareto_html, pareto_png
+from sweeps.confidence import Confidence
+from sweeps.configurations import configuration_records, configurations_frame, write_configurations
 from sweeps.description import sweep_description
+from sweeps.front_models import log_front_models
 from sweeps.panels import ChartLabels
 from sweeps.results import FailedTrial, Param, TrialRecord
 from sweeps.store import now_ms
@@ -15,16 +19,22 @@ from sweeps.tracking import SweepRecorder
 
 
 def write_results(
-    frame: pd.DataFrame, failed: Sequence[FailedTrial], directory: Path, labels: ChartLabels
+    frame: pd.DataFrame,
+    failed: Sequence[FailedTrial],
+    directory: Path,
+    labels: ChartLabels,
+    confidence: Confidence | None = None,
 ) -> dict[str, Path]:
-    """Write the table and both charts; returns the files by name.
+    """Write the tables of trials and of configurations, and both charts; returns the files by name.
 
     Args:
         frame: what `results_frame` returned.
         failed: trials without a result; they have a row each, with why in `error`, and no place in charts.
         directory: where.
         labels: what the charts say besides.
+        confidence: of the trials; left out, it is made without what users earned, from seeds alone.
     """
+    confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     files = {name: directory / name for name in ("results.parquet", "pareto.html", "pareto.png")}
     table = frame.assign(status="finished", error="")
     if failed:
@@ -42,9 +52,10 @@ def write_results(
         ]
         table = pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
     write_atomically(files["results.parquet"], lambda temporary: table.to_parquet(temporary, index=False))
-    pareto_html(frame, files["pareto.html"], labels)
-    pareto_png(frame, files["pareto.png"], labels)
-    return files
+    pareto_html(frame, files["pareto.html"], labels, confidence)
+    pareto_png(frame, files["pareto.png"], labels, confidence)
+    table_of_configurations = write_configurations(configurations_frame(frame, confidence), directory)
+    return files | {table_of_configurations.name: table_of_configurations}
 
 
 def record_results(
@@ -57,6 +68,8 @@ def record_results(
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
     artifacts: Mapping[str, Path],
+    confidence: Confidence | None = None,
+    items: Items | None = None,
 ) -> None:
     """Write all trials and the sweep itself into MLflow, and end the sweep's run.
 
@@ -69,10 +82,18 @@ def record_results(
         tags: tags that all trials share.
         metrics: counts of the whole sweep besides those of `frame`.
         artifacts: files of the whole sweep, by name.
+        confidence: as for `write_results`.
+        items: what the networks' item ids stand for: with them those on the fronts become models in MLflow.
     """
+    confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     for record in records:
         recorder.record_trial(record)
     recorder.record_fronts(frame)
+    table = configurations_frame(frame, confidence)
+    for configuration in configuration_records(table, records):
+        recorder.record_configuration(configuration)
+    if items is not None:
+        log_front_models(recorder, frame, records, items)
     recorder.record_sweep(
         params=params,
         metrics={
@@ -83,7 +104,7 @@ def record_results(
         },
         tags=tags,
         artifacts=artifacts,
-        description=sweep_description(frame, labels),
+        description=sweep_description(frame, labels, confidence, links=recorder.share_views(labels.accuracy)),
         end_ms=max(record.end_ms for record in records),
     )
     recorder.finish("FINISHED", now_ms())

@@ -358,9 +358,21 @@ def find_trial(client: "MlflowClient", experiment_id: str, sweep_id: str, trial_
 
 
 def open_run(
-    client: "MlflowClient", run_id: str, scratch: Path, *, log: Path | None = None
+    client: "MlflowClient",
+    run_id: str,
+    scratch: Path,
+    *,
+    log: Path | None = None,
+    option: str = "--run",
 ) -> tuple[SweepRun, str | None]:
     """The sweep that a run belongs to, and the trial whose run it is, if it is one.
+
+    Args:
+        client: of the store.
+        run_id: of the run.
+        scratch: as for `SweepRun`.
+        log: as for `SweepSource`.
+        option: the option that named the run.
 
     Raises:
         InputError: there is no such run, or it is of no sweep.
@@ -371,12 +383,19 @@ def open_run(
         run = client.get_run(run_id)
     except MlflowException as error:
         reason = error.message.rstrip(".")
-        raise InputError(f"--run {run_id}: {reason}; take an id from the MLflow UI") from error
+        raise InputError(f"{option} {run_id}: {reason}; take an id from the MLflow UI") from error
     kind = run.data.tags.get("easrec.kind")
     if kind == "sweep":
         return SweepRun(client, run, scratch, log=log), None
+    if kind == "configuration":
+        raise InputError(
+            f"run {run_id} holds the means of several trials; name one of those by {option}: they have the "
+            "same tag architecture_id"
+        )
     if kind != "trial":
-        raise InputError(f"run {run_id} is neither a sweep of easrec nor a trial of one; name another --run")
+        raise InputError(
+            f"run {run_id} is neither a sweep of easrec nor a trial of one; name another {option}"
+        )
     if run.info.status != "FINISHED":
         because = run.data.tags.get("easrec.error", f"its status is {run.info.status}")
         raise InputError(f"the trial of run {run_id} has no network: {because}")

@@ -72,6 +72,48 @@ def results_table(frame: pd.DataFrame, failed: Sequence[FailedTrial], *, accurac
     return table
 
 
+def configurations_table(table: pd.DataFrame, *, accuracy: str) -> Table:
+    """One row for each architecture, with the interval of its accuracy; fits 80 columns.
+
+    Args:
+        table: what `configurations_frame` returned.
+        accuracy: the validation metric that chooses.
+    """
+    test = accuracy.replace("valid/", "test/", 1)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("", "network", "seeds", "valid", "95 % interval", "test", "MFLOPs", "ms"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in table.to_dict("records"):
+        low, high = row[f"{accuracy}_low"], row[f"{accuracy}_high"]
+        shown.add_row(
+            ("*" if row["pareto_decided"] else "*?") if row["pareto"] else "",
+            f"{row['num_layers']} x {row['hidden_size']}/{row['inner_size']}",
+            str(row["num_seeds"]),
+            f"{row[accuracy]:.4f}",
+            "-" if low != low else f"{low:.4f} to {high:.4f}",
+            _number(row, test, 4),
+            f"{row['flops'] / 1e6:.2f}",
+            _number(row, "latency_ms_p50", 2),
+            style="bold" if row["pareto"] else None,
+        )
+    return shown
+
+
+def configurations_legend(table: pd.DataFrame) -> str:
+    """What the columns of `configurations_table` say."""
+    over = {"seeds": "over seeds (Student)", "users": "over users (bootstrap) where there is one seed"}
+    methods = [over[method] for method in sorted(set(table["interval_over"]) - {"none"})]
+    legend = "means over seeds, one row for each architecture"
+    if methods:
+        legend += f"; intervals {' and '.join(methods)}"
+    if (table["pareto"] & ~table["pareto_decided"]).any():
+        legend += (
+            "\n*?: on the front by its mean alone; the data do not tell it apart from its cheaper neighbour "
+            "there"
+        )
+    return legend
+
+
 def table_legend(*, accuracy: str, threads: int) -> str:
     """What the columns of `results_table` say; latency was measured with `threads` CPU threads."""
     return (

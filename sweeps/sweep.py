@@ -18,7 +18,9 @@ from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_pr
 from easrec.training import FEW_STEPS
 from sweeps.addresses import check_tracking_uri, with_password, without_credentials
 from sweeps.cluster import Cluster, ray_cluster
+from sweeps.confidence import Confidence
 from sweeps.config import SweepConfig
+from sweeps.configurations import configurations_frame
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.estimate import steps_per_epoch
 from sweeps.interruption import INTERRUPTED, sigterm_as_interrupt
@@ -56,7 +58,14 @@ from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
 from sweeps.shared_storage import shared_store
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
-from sweeps.summary import counted, counts_text, results_table, table_legend
+from sweeps.summary import (
+    configurations_legend,
+    configurations_table,
+    counted,
+    counts_text,
+    results_table,
+    table_legend,
+)
 from sweeps.tracking import SweepRecorder
 from sweeps.tracking_check import check_store
 from sweeps.trainable import SharedData
@@ -70,10 +79,22 @@ RECORD_AGAIN_AFTER_S = (2.0, 5.0, 15.0)
 """Pauses after which a finished sweep offers its results again to an MLflow that did not take them."""
 
 
-def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
+def run_sweep(
+    config: SweepConfig,
+    *,
+    console: Console | None = None,
+    preset: Preset | None = None,
+    data: SweepData | None = None,
+) -> int:
     """Run or resume a sweep and report it; returns the exit status.
 
     0: all trials finished. 1: some or all failed. 130: interrupted.
+
+    Args:
+        config: what the user asks for.
+        console: where to print.
+        preset: the settings of the trials; those of `config` if left out.
+        data: what to train on; what `config` names, if left out.
 
     Raises:
         InputError: something that the user can put right; nothing has been started then.
@@ -83,10 +104,10 @@ def run_sweep(config: SweepConfig, *, console: Console | None = None) -> int:
     logging.getLogger("easrec").setLevel(logging.ERROR)
     # Rich takes a file or a pipe for 80 columns wide and would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 120)
-    preset = preset_of(config)
+    preset = preset or preset_of(config)
     # Before the data are read, which may take long.
     objects = None if config.storage is None or config.plan else open_storage(config.storage)
-    data = load_data(config, preset)
+    data = data or load_data(config, preset)
     if config.plan:
         text = plan(config, preset, data.split, described=data.described)
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -403,7 +424,8 @@ class _Sweep:
             threads=self.config.latency_threads,
             accuracy=self.accuracy,
         )
-        results = write_results(frame, failed, self.path, labels)
+        confidence = Confidence.of_records(frame, records, accuracy=self.accuracy)
+        results = write_results(frame, failed, self.path, labels, confidence)
         # Where each trial has a warm-up of its own, those of a seed are the same to the last digit.
         warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
         num_warmups = len({trial.warm_key for trial in self.trials})
@@ -416,6 +438,10 @@ class _Sweep:
         self.say(f"\n{counts}, in {duration_text(self._elapsed_s())}")
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
         self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))
+        if frame["seed"].nunique() > 1:
+            configurations = configurations_frame(frame, confidence)
+            self.console.print(configurations_table(configurations, accuracy=self.accuracy))
+            self.say(configurations_legend(configurations))
         self._say_failed(failed)
         self._say_short_of_memory()
         for name, file in results.items():
@@ -435,6 +461,8 @@ class _Sweep:
                 artifacts=results
                 | {name: self.path / name for name in (SWEEP, ITEMS)}
                 | {name: file for name, file in supernets.items() if file.is_file()},
+                confidence=confidence,
+                items=self.items,
             )
 
         return write

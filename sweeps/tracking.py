@@ -1,5 +1,8 @@
 """Recording a sweep in MLflow: one parent run, one child run per trial, each written once for all.
 
+With several seeds each configuration has a child run too, with the means over its trials; the tag easrec.kind
+tells `sweep`, `trial` and `configuration` apart, and whoever reads trials asks for that kind.
+
 Only the driver writes. Every call may be repeated, after a crash too: runs are found again by their
 tags, values already stored are not stored twice. That rests on records that do not change, so a trial's
 record is kept on disk before it is recorded here.
@@ -15,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from sweeps.configurations import ConfigurationRecord
 from sweeps.mlflow_store import EXPERIMENT, create_store, open_experiment, ui_command
 from sweeps.results import Curve, FailedTrial, Param, TrialRecord
+from sweeps.views import share_views
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -61,7 +66,7 @@ class SweepRecorder:
 
         self.tracking_uri = tracking_uri
         self.sweep_id = sweep_id
-        self._client = MlflowClient(tracking_uri=tracking_uri)
+        self.client = self._client = MlflowClient(tracking_uri=tracking_uri)
         self.experiment_id = open_experiment(self._client, experiment, tracking_uri, artifacts)
         parent = self._find({"easrec.sweep_id": sweep_id, "easrec.kind": "sweep"})
         if parent is None:
@@ -81,9 +86,7 @@ class SweepRecorder:
         Called again with figures measured since (latency, say), it adds them. A final metric that
         changed is written one step later, so that MLflow shows the record's value.
         """
-        metrics = dict(record.metrics)
-        if metrics.get("flops", 0) > 0:
-            metrics["flops_log10"] = math.log10(metrics["flops"])  # MLflow's charts have no log axes
+        metrics = _with_logarithm(record.metrics)
         _check_finite(metrics, record.curves)
         tags = {
             **record.tags,
@@ -107,6 +110,36 @@ class SweepRecorder:
         self._log_tags(run, {**failed.tags, "seed": str(failed.seed), "easrec.error": failed.error})
         self._client.set_terminated(run.info.run_id, "FAILED", end_time=failed.end_ms)
         return str(run.info.run_id)
+
+    def record_configuration(self, record: ConfigurationRecord) -> str:
+        """Write a configuration into a child run of its own and return the run's id.
+
+        Called again, as trials are added or measured anew, it brings the run up to date.
+        """
+        metrics = _with_logarithm(record.metrics)
+        _check_finite(metrics, {})
+        tags = {
+            "mlflow.parentRunId": self.parent_run_id,
+            "easrec.kind": "configuration",
+            "architecture_id": record.architecture_id,
+        }
+        run = self._find(tags) or self._client.create_run(
+            self.experiment_id,
+            start_time=record.start_ms,
+            run_name=record.name,
+            tags={**tags, "easrec.sweep_id": self.sweep_id},
+        )
+        run_id = str(run.info.run_id)
+        if run.info.run_name != record.name:
+            self._client.update_run(run_id, name=record.name)
+        self._log_params(run, record.params)
+        self._log_metrics(run, metrics, {}, timestamp_ms=record.end_ms)
+        self._log_tags(run, record.tags)
+        for tag in run.data.tags:
+            if tag.endswith("_not_told_apart_from") and tag not in record.tags:
+                self._client.delete_tag(run_id, tag)
+        self._client.set_terminated(run_id, "FINISHED", end_time=record.end_ms)
+        return run_id
 
     def record_fronts(self, frame: pd.DataFrame) -> None:
         """Tag the recorded trials of `results_frame` with whether they are on the fronts."""
@@ -147,6 +180,15 @@ class SweepRecorder:
     def finish(self, status: Status, end_ms: int) -> None:
         """End the parent run: FINISHED, FAILED, or KILLED when the user stopped the sweep."""
         self._client.set_terminated(self.parent_run_id, status, end_time=end_ms)
+
+    def share_views(self, accuracy: str) -> dict[str, str]:
+        """Keep views of the sweep's runs with the experiment; see `sweeps.views.share_views`."""
+        return share_views(self._client, self.experiment_id, self.sweep_id, accuracy=accuracy)
+
+    def run_of(self, trial_id: str) -> str | None:
+        """The id of the run of a recorded trial, or None."""
+        run = self._find(self._child_tags(trial_id))
+        return None if run is None else str(run.info.run_id)
 
     def _child_tags(self, trial_id: str) -> dict[str, str]:
         return {"mlflow.parentRunId": self.parent_run_id, "easrec.trial_id": trial_id}
@@ -230,6 +272,13 @@ class SweepRecorder:
             Path(directory, "params.json").write_text(text + "\n", encoding="utf-8")
             self._client.log_artifacts(run.info.run_id, directory)
         self._log_tags(run, {"easrec.artifacts": digest.hexdigest()})
+
+
+def _with_logarithm(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics and, beside the FLOPs, their logarithm: MLflow's charts have no log axes."""
+    if metrics.get("flops", 0) > 0:
+        return {**metrics, "flops_log10": math.log10(metrics["flops"])}
+    return dict(metrics)
 
 
 def _check_finite(metrics: Mapping[str, float], curves: Mapping[str, Curve]) -> None:

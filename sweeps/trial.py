@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from easrec.data.sequences import Split, SplitData
+from easrec.data.sequences import SplitData
 from easrec.evaluation.layer_latency import layer_latencies_ms
-from easrec.evaluation.protocols import evaluate
 from easrec.files import write_json
 from easrec.micro_batches import MemoryExhaustedError, memory_explained
 from easrec.models.architecture import Architecture, CandidateSpace
@@ -24,6 +23,7 @@ from easrec.retrain import RetrainConfig, retrain
 from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
 from sweeps.hardware import hardware, measuring_device
 from sweeps.store import OnBusy, Store, Workspace, content_key
+from sweeps.user_ranks import RANKS, rank_metrics, rank_table, write_ranks
 
 TransferFrom = Literal["warm", "searched", "fresh"]
 
@@ -286,15 +286,12 @@ def _retrain(
     write_json(workspace.directory / ARCHITECTURE, architecture.to_dict())
     # Read back, so that the figures are those of the file.
     model = load_network(workspace.directory / NETWORK, device=trial.device)
-    metrics: dict[str, float] = {}
-    splits: tuple[Split, ...] = ("valid", "test")
-    for split in splits:
-        figures = evaluate(model.scores, data, split, max_length=trial.search.max_length, device=trial.device)
-        metrics |= {f"{split}/{name}": value for name, value in figures.items()}
+    ranks = rank_table(model.scores, data, max_length=trial.search.max_length, device=trial.device)
+    write_ranks(ranks, workspace.directory / RANKS)
     return {
         "epochs": [report.to_dict() for report in result.epochs],
         "best_epoch": result.best_epoch,
-        "metrics": metrics,
+        "metrics": rank_metrics(ranks),
         "retrain_s": result.retrain_s,
         "micro_batch_size": result.micro_batch_size,
     }

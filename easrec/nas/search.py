@@ -256,9 +256,7 @@ def search(
             (supernet.weight_parameters(), config.learning_rate),
             (controllers, config.controller_learning_rate),
         ):
-            check_weights(
-                trained, stage="search", epoch=epoch, steps=step, learning_rate=learning_rate
-            )
+            check_weights(trained, stage="search", epoch=epoch, steps=step, learning_rate=learning_rate)
         metrics = _epoch_metrics(supernet, config, losses, step, controller_parts, temperature)
         if config.stop_on == "ndcg":
             metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)

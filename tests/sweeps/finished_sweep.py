@@ -9,6 +9,7 @@ import pandas as pd
 
 from easrec.data.synthetic import synthetic_interactions
 from easrec.evaluation.profile import ProfileConfig
+from sweeps.confidence import Confidence
 from sweeps.config import SweepConfig
 from sweeps.data import ITEMS, load_data
 from sweeps.mlflow_store import create_store
@@ -115,6 +116,7 @@ def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> Fini
     recorder = SweepRecorder(uri, identity.sweep_id, start_ms=identity.start_ms, run_name=directory.name)
     frame = results_frame(records, accuracy=ACCURACY)
     labels = ChartLabels(dataset=data.split.name, max_length=10, threads=1, accuracy=ACCURACY)
+    confidence = Confidence.of_records(frame, records, accuracy=ACCURACY)
     recorder.record_failure(failed)
     record_results(
         recorder,
@@ -124,8 +126,9 @@ def finish_sweep(directory: Path, *, texts: bool = True, **options: Any) -> Fini
         params=settings,
         tags={"data": data.split.name},
         metrics={"num_trials": 5},
-        artifacts=write_results(frame, [failed], directory, labels)
+        artifacts=write_results(frame, [failed], directory, labels, confidence)
         | {name: directory / name for name in (SWEEP, ITEMS)}
         | supernets,
+        confidence=confidence,
     )
     return FinishedSweep(directory, uri, recorder.parent_run_id, records)

@@ -52,7 +52,11 @@ def sweep(*, seeds=1, latency=True):
 
 ONE_TRIAL = results_frame([trial(0.1, 32, 0.1, latency=1.0)])
 PARTLY_MEASURED = results_frame([trial(0, 64, 0.1, latency=2.0), trial(1, 16, 0.09)])
+UNDECIDED = results_frame(
+    [trial(0, 64, 0.100), trial(0, 64, 0.104, seed=1), trial(1, 16, 0.099), trial(1, 16, 0.101, seed=1)]
+)
 FRAMES = {
+    "undecided": UNDECIDED,
     "one trial": ONE_TRIAL,
     "one seed": sweep(),
     "three seeds": sweep(seeds=3),
@@ -205,8 +209,11 @@ def test_the_description_is_a_table_of_architectures_by_cost():
     lines = sweep_description(sweep(seeds=2), LABELS).splitlines()
     assert lines[0].startswith("**ml-100k: 4 lambdas, 2 seeds, 3 architectures.** 2 of them are on the front")
     rows = [line for line in lines if line.startswith("| ") and "`" in line]
+    # Student's interval of 0.100 and 0.101: 12.706 times 0.0005 beside their mean. The two are better than
+    # those of the neighbour, 0.093 and 0.094, by the same in both seeds.
     assert rows[1] == (
-        "| 0.1, 0.3 | `h32-i128-l1-a4-linear-column-g2` | 0.1005 | 0.0965 | 320,000 | 0.80 | FLOPs, latency |"
+        "| 0.1, 0.3 | `h32-i128-l1-a4-linear-column-g2` | 0.1005 | 0.0941 to 0.1069 | 0.0965 | 320,000 "
+        "| 0.80 | FLOPs, latency |"
     )
     assert [row.split("`")[1][:3] for row in rows] == ["h16", "h32", "h64"]
     assert all(line.count("|") == rows[0].count("|") for line in lines if line.startswith("|"))
@@ -221,3 +228,29 @@ def test_a_description_too_long_for_mlflow_keeps_the_front_and_says_what_is_miss
     assert 40 < shown < 150
     assert f"{151 - shown} more architectures are in results.parquet." in text
     assert "h1200" not in text and "`h204-" in text
+
+
+def test_the_description_says_what_the_data_do_not_show_and_links_to_the_runs():
+    text = sweep_description(UNDECIDED, LABELS, links={"the front": "#/x"})
+    (row,) = [line for line in text.splitlines() if "`h64" in line]
+    assert row.endswith("| FLOPs (?) |")
+    assert "(?): the data do not tell it apart from its cheaper neighbour on that front." in text
+    assert "Intervals are over seeds (Student)." in text
+    assert "Runs: [the front](#/x)." in text
+    assert "(?)" not in sweep_description(sweep(seeds=2), LABELS)
+
+
+def test_intervals_are_bars_and_what_they_do_not_separate_is_pale(tmp_path):
+    panel = panel_of(UNDECIDED, "flops", VALID)
+    assert panel.means["decided"].tolist() == [True, False]
+    assert panel.means["low"].iloc[0] == pytest.approx(0.1 - 12.706 * 0.001, abs=1e-6)
+    pareto_html(UNDECIDED, tmp_path / "pareto.html", LABELS)
+    traces = plotly_data(tmp_path / "pareto.html")
+    (front, _) = [trace for trace in traces if trace.get("name") == "Pareto front"]
+    assert len(set(front["marker"]["color"])) == 2
+    assert numbers(front["error_y"]["array"]) == pytest.approx([12.706 * 0.001, 12.706 * 0.002], abs=1e-6)
+    # One seed and no ranks: nothing is known, and nothing is drawn as if it were.
+    alone = results_frame([trial(0, 64, 0.1), trial(1, 16, 0.09)])
+    assert panel_of(alone, "flops", VALID).means[["low", "high"]].isna().all(axis=None)
+    pareto_html(alone, tmp_path / "alone.html", LABELS)
+    assert not any("error_y" in trace for trace in plotly_data(tmp_path / "alone.html"))

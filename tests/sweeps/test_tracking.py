@@ -14,6 +14,7 @@ import pytest
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture
 from sweeps import mlflow_store
+from sweeps.configurations import ConfigurationRecord
 from sweeps.results import FailedTrial, TrialRecord, results_frame
 from sweeps.tracking import SweepRecorder, create_store, ui_command
 
@@ -378,3 +379,80 @@ def test_the_ui_command_names_the_store_for_a_shell(store):
     assert words[words.index("--backend-store-uri") + 1] == store
     assert words[words.index("--port") + 1] == "5123"
     assert ui_command("http://host:5000").endswith("http://host:5000")
+
+
+@pytest.fixture
+def configuration():
+    return ConfigurationRecord(
+        architecture_id="h16-i64-l1-a4-linear-column-g2",
+        name="1 x 16/64, mean of 2 seeds",
+        params={"architecture.hidden_size": 16},
+        metrics={"valid/unseen/ndcg_at_10": 0.1, "valid/unseen/ndcg_at_10_sd": 0.01, "flops": 1e6},
+        tags={"pareto": "true", "pareto_not_told_apart_from": "h8"},
+        start_ms=1000,
+        end_ms=2000,
+    )
+
+
+def test_a_configuration_is_a_run_of_its_own_that_no_trial_is_taken_for(
+    store, sweep_id, record, configuration
+):
+    recorder = SweepRecorder(store, sweep_id, start_ms=500)
+    trial_id = recorder.record_trial(record)
+    run_id = recorder.record_configuration(configuration)
+    assert sorted(children(store, recorder)) == sorted([trial_id, run_id])
+    run = held(store, run_id)
+    assert run["run"] == ("1 x 16/64, mean of 2 seeds", "FINISHED", 1000, 2000)
+    tags = dict(run["tags"])
+    assert (tags["easrec.kind"], tags["pareto"]) == ("configuration", "true")
+    assert ("flops_log10", 6.0, 2000, 0) in run["metrics"]
+    # The trial of the same architecture is still the one that is found, and recorded again changes neither.
+    assert recorder.record_trial(record) == trial_id
+    assert recorder.run_of(record.trial_id) == trial_id
+    assert SweepRecorder(store, sweep_id, start_ms=500).record_configuration(configuration) == run_id
+    assert held(store, run_id) == run
+
+
+def test_a_configuration_is_brought_up_to_date(store, sweep_id, configuration):
+    recorder = SweepRecorder(store, sweep_id, start_ms=500)
+    recorder.record_configuration(configuration)
+    later = dataclasses.replace(
+        configuration,
+        name="1 x 16/64, mean of 3 seeds",
+        metrics={**configuration.metrics, "valid/unseen/ndcg_at_10": 0.09},
+        tags={"pareto": "true"},
+        end_ms=3000,
+    )
+    run = held(store, recorder.record_configuration(later))
+    assert run["run"] == ("1 x 16/64, mean of 3 seeds", "FINISHED", 1000, 3000)
+    assert ("valid/unseen/ndcg_at_10", 0.09, 3000, 1) in run["latest_metrics"]
+    assert "pareto_not_told_apart_from" not in dict(run["tags"])
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before a call", "after a call"])
+def test_a_crash_in_a_configuration_leaves_one_whole_run_once_recorded_again(store, configuration, after):
+    counting = SweepRecorder(store, uuid.uuid4().hex, start_ms=500)
+    counting._client = CrashingClient(counting._client, 0, after)
+    expected = held(store, counting.record_configuration(configuration))
+    for crash_at in range(1, counting._client.calls + 1):
+        sweep_id = uuid.uuid4().hex
+        crashing = SweepRecorder(store, sweep_id, start_ms=500)
+        crashing._client = CrashingClient(crashing._client, crash_at, after)
+        with pytest.raises(KeyboardInterrupt):
+            crashing.record_configuration(configuration)
+        resumed = SweepRecorder(store, sweep_id, start_ms=500)
+        run_id = resumed.record_configuration(configuration)
+        assert children(store, resumed) == [run_id]
+        assert held(store, run_id) == expected
+
+
+def test_views_of_the_runs_are_kept_with_the_experiment(store, sweep_id):
+    recorder = SweepRecorder(store, sweep_id, start_ms=500)
+    links = recorder.share_views("valid/unseen/ndcg_at_10")
+    assert recorder.share_views("valid/unseen/ndcg_at_10") == links
+    with database(store) as connection:
+        kept = dict(connection.execute("select key, value from experiment_tags"))
+    for link in links.values():
+        view = json.loads(kept["mlflow.sharedViewState." + link.rpartition("=")[2]])
+        assert view["orderByKey"] == "metrics.`valid/unseen/ndcg_at_10`" and not view["orderByAsc"]
+        assert f"'{sweep_id}'" in view["searchFilter"]
