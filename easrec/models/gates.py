@@ -37,4 +37,5 @@ class DataAwareGate(nn.Module):
         """Embeddings (B, N, D) -> factors (B, N, F) in (0, gamma)."""
         if self.inner is not None:
             embeddings = self.inner(embeddings, "relu")
-        return GAMMA * self.output(embeddings, "sigmoid")
+        opened: Tensor = self.output(embeddings, "sigmoid")
+        return GAMMA * opened
