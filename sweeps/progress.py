@@ -83,25 +83,48 @@ class Watcher:
     finished is read once, and what nobody has begun is not asked for.
     """
 
-    def __init__(self, trials: Sequence[TrialConfig], store: Store, *, since_ms: int) -> None:
-        """Watch `trials`; attempts that began before `since_ms` are of an earlier, dead run."""
+    def __init__(
+        self,
+        trials: Sequence[TrialConfig],
+        store: Store,
+        *,
+        since_ms: int,
+        num_trials: int | None = None,
+    ) -> None:
+        """Watch `trials`.
+
+        Args:
+            trials: those that are known; `add` takes those that are decided on later.
+            store: where their results go.
+            since_ms: attempts that began before are of an earlier, dead run.
+            num_trials: how many there will be; left out: those that are known.
+        """
         self._store = store
         self._since_ms = since_ms
-        self._chains = [
+        self._num_trials = num_trials
+        self._chains: list[_Chain] = []
+        self._finished: dict[str, StageState] = {}
+        self.add(trials)
+
+    def add(self, trials: Sequence[TrialConfig]) -> None:
+        """Watch these too."""
+        chains = [
             _Chain(
                 trial,
                 trial_label(trial),
-                store.entry("warm", trial.warm_key),
-                store.entry("search", trial.search_key),
+                self._store.entry("warm", trial.warm_key),
+                self._store.entry("search", trial.search_key),
             )
             for trial in trials
         ]
-        self._finished: dict[str, StageState] = {}
+        # A list of its own: another thread may be going through the present one.
+        self._chains = [*self._chains, *chains]
 
     def snapshot(self) -> Snapshot:
         """The present state."""
         self._store.refresh()
         begun = self._store.begun()
+        chains = self._chains
         stages: dict[str, StageState] = {}
         finished = failed = unknown = 0
 
@@ -110,7 +133,7 @@ class Watcher:
                 stages[entry.place] = self._state(stage, entry, label, num_epochs, entry.place in begun)
             return stages[entry.place]
 
-        for chain in self._chains:
+        for chain in chains:
             trial = chain.trial
             warmed = state("warm-up", chain.warm, f"seed {trial.seed}", trial.search.warmup_epochs)
             searched = state("search", chain.search, chain.label, trial.search.search_epochs)
@@ -128,7 +151,9 @@ class Watcher:
                 unknown += 1
             elif statuses[-1] == "finished":
                 finished += 1
-        return Snapshot(stages, len(self._chains), finished, failed, unknown)
+        num_trials = max(self._num_trials or 0, len(chains))
+        unknown += num_trials - len(chains)
+        return Snapshot(stages, num_trials, finished, failed, unknown)
 
     def _state(self, stage: StageName, entry: Entry, label: str, num_epochs: int, begun: bool) -> StageState:
         if entry.place in self._finished:
