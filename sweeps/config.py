@@ -20,6 +20,9 @@ __all__ = ["SweepConfig", "SweepOptions", "option"]
 _NOT_OF_THE_RESULTS = ("output", "ray_address", "resume", "plan", "tracking_uri")
 """Options that a resumed sweep may change."""
 
+_ADDRESSES = ("tracking_uri", "study")
+"""Options that may hold a password."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(DataOptions):
@@ -127,8 +130,8 @@ class SweepConfig(MethodOptions, SweepOptions):
                 continue
             words.append(option(field.name))
             if isinstance(value, tuple):
-                words += [repr(number) for number in value]
-            elif field.name == "tracking_uri":
+                words += [repr(part) if isinstance(part, float) else str(part) for part in value]
+            elif field.name in _ADDRESSES:
                 words.append(masked(value))
             elif not isinstance(value, bool):
                 words.append(str(value))

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from rich.console import Console
 
 from easrec.errors import InputError
@@ -44,7 +45,7 @@ from sweeps.presets import Preset
 from sweeps.progress import Watcher, trial_label
 from sweeps.provenance import git_commit
 from sweeps.recording import TrialRecording
-from sweeps.records import failed_record, failure, flatten, trial_architecture, trial_record
+from sweeps.records import failed_record, failure, flatten, refusal, trial_architecture, trial_record
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
@@ -79,7 +80,7 @@ def run_sweep(
     # Rich takes a file or a pipe for 80 columns wide and would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 120)
     kind = kind or Sweep
-    preset = kind.preset(config)
+    preset = kind.preset_for(config)
     # Before the data are read, which may take long.
     objects = None if config.storage is None or config.plan else open_storage(config.storage)
     data = load_data(config, preset)
@@ -137,7 +138,7 @@ class Sweep:
     """What new directories of such sweeps are called."""
 
     @staticmethod
-    def preset(config: SweepConfig) -> Preset:
+    def preset_for(config: SweepConfig) -> Preset:
         """The preset with the user's changes in it; see `preset_of` for errors."""
         return preset_of(config)
 
@@ -302,7 +303,7 @@ class Sweep:
             self.console,
             slots=cluster.slots,
             patience=self.preset.retrain.patience,
-            elapsed_s=self._elapsed_s,
+            elapsed_s=self.elapsed_s,
         ):
             self.compute(shared, cluster, recording, watcher)
         failed = self._failed()
@@ -314,7 +315,8 @@ class Sweep:
         all_measured = self.measure(self.trials, shared, cluster)
         write = self._report(self._records(), failed)
         recorded = self._recorded(connect, write)
-        return 0 if recorded and all_measured and not failed else 1
+        broken = any(trial.status == "failed" for trial in failed)
+        return 0 if recorded and all_measured and not broken else 1
 
     @property
     def num_trials(self) -> int:
@@ -394,6 +396,8 @@ class Sweep:
             for trial in trials:
                 if trial.trial_id in self.errors or failure(trial, self.store) is not None:
                     continue
+                if self.refusal(trial) is not None:
+                    continue
                 if self.record(trial) is None:
                     missing.append(trial)
                 elif on_busy == "defer":  # finished before, perhaps by a process that died with its record
@@ -442,7 +446,7 @@ class Sweep:
         self, records: Sequence[TrialRecord], failed: Sequence[FailedTrial]
     ) -> Callable[[SweepRecorder], None]:
         """Write the files and print the table; returns what writes the same into MLflow."""
-        frame = results_frame(records, accuracy=self.accuracy)
+        frame = self.frame(records)
         labels = ChartLabels(
             dataset=self.data.name,
             max_length=self.preset.search.max_length,
@@ -450,14 +454,15 @@ class Sweep:
             accuracy=self.accuracy,
         )
         results = write_results(frame, failed, self.path, labels)
-        supernets = self.supernets()
+        more = self.more_artifacts()
         num_warmups = len({trial.warm_key for trial in self.trials})
         num_retrainings = len(self._retrainings())
         counts = counts_text(frame, num_warmups=num_warmups, num_retrainings=num_retrainings)
-        self.say(f"\n{counts}, in {duration_text(self._elapsed_s())}")
+        self.say(f"\n{counts}, in {duration_text(self.elapsed_s())}")
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
         self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))
         self._say_failed(failed)
+        self.say_results(frame)
         for name, file in results.items():
             self.say(f"{name}: {file}")
 
@@ -474,7 +479,7 @@ class Sweep:
                 metrics={"num_trials": len(self.trials), "num_retrainings": num_retrainings},
                 artifacts=results
                 | {name: self.path / name for name in (SWEEP, ITEMS)}
-                | {name: file for name, file in supernets.items() if file.is_file()},
+                | {name: file for name, file in more.items() if file.is_file()},
             )
 
         return write
@@ -504,7 +509,8 @@ class Sweep:
 
     def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
         for trial in failed:
-            self.say(f"! {trial_label(trial)} failed: {trial.error}")
+            mark = "! " if trial.status == "failed" else ""
+            self.say(f"{mark}{trial_label(trial)} {trial.status}: {trial.error}")
 
     def _retrainings(self) -> set[str]:
         keys = set()
@@ -514,12 +520,23 @@ class Sweep:
                 keys.add(trial.retrain_key(architecture))
         return keys
 
-    def supernets(self) -> dict[str, Path]:
-        """The warm supernets to be kept with the sweep's run: name -> file."""
+    def frame(self, records: Sequence[TrialRecord]) -> pd.DataFrame:
+        """The table of the results, see `results_frame`."""
+        return results_frame(records, accuracy=self.accuracy)
+
+    def say_results(self, frame: pd.DataFrame) -> None:
+        """Print what there is to say besides the table."""
+
+    def more_artifacts(self) -> dict[str, Path]:
+        """Files to be kept with the sweep's run, by name: here the warm supernets."""
         return {
             f"supernet-seed{trial.seed}.safetensors": self.store.entry("warm", trial.warm_key).path(SUPERNET)
             for trial in self.trials
         }
+
+    def refusal(self, trial: TrialConfig) -> str | None:
+        """Why a trial has no retraining and needs none, or None."""
+        return refusal(trial, self.store)
 
     def tags_of(self, trial: TrialConfig) -> dict[str, str]:
         """What a trial's run is tagged with."""
@@ -552,8 +569,12 @@ class Sweep:
         for trial in self.trials:
             if self.record(trial) is not None:
                 continue
+            refused = self.refusal(trial)
             error = (
-                failure(trial, self.store) or self.errors.get(trial.trial_id) or "it ended without a result"
+                refused
+                or failure(trial, self.store)
+                or self.errors.get(trial.trial_id)
+                or "it ended without a result"
             )
             failed.append(
                 failed_record(
@@ -563,9 +584,11 @@ class Sweep:
                     settings=self.settings,
                     tags=self.tags_of(trial),
                     now_ms=now_ms(),
+                    status="failed" if refused is None else "refused",
                 )
             )
         return failed
 
-    def _elapsed_s(self) -> float:
+    def elapsed_s(self) -> float:
+        """Seconds since this run of the program began."""
         return time.monotonic() - self.start_s
