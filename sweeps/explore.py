@@ -2,8 +2,8 @@
 
 A batch is asked from the study, warmed, trained by `sweeps.tuner.train_trials` and, where latency counts,
 measured while nothing else of the sweep runs; then it is told in the order of its numbers. See `sweeps.study`
-for why. Its price: processors wait for the longest trial of a batch, and Ray starts its processes anew for each.
-Samplers that do not look at the trials before pay nothing, since all their trials are one batch.
+for why. Its price: processors wait for the longest trial of a batch, and Ray starts its processes anew for
+each. Samplers that do not look at the trials before pay nothing, since all their trials are one batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -221,7 +221,7 @@ class Exploration(Sweep):
         return "latency" in self.options.objectives or self.options.max_latency_ms is not None
 
     def _next_batch(self) -> list[FrozenTrial]:
-        """What to run now: what a dead process left unfinished, or what the sampler asks for; empty at the end."""
+        """What a dead process left unfinished, or what the sampler wants to be tried; empty at the end."""
         options = self.options
         if not self.study.trials(TrialState.RUNNING):
             if options.time_budget is not None and self.elapsed_s() >= 60 * options.time_budget:

@@ -48,9 +48,10 @@ def space_of(config: ExploreConfig, preset: Preset) -> SearchSpace:
     kinds = space.temperature_kind if "temperature_kind" not in gone else ()
     if (kinds or (preset.search.temperature.kind,)) == ("constant",):
         gone |= {"temperature_floor", "temperature_fraction", "temperature_rate"}
-    space = dataclasses.replace(
-        space, **{name: None if isinstance(getattr(space, name), Interval) else () for name in gone}
-    )
+    nothing: dict[str, Any] = {
+        name: None if isinstance(getattr(space, name), Interval) else () for name in gone
+    }
+    space = dataclasses.replace(space, **nothing)
     _check_pairing(space, preset)
     for _ in space.candidate_spaces(preset):
         pass
@@ -63,7 +64,8 @@ def _range(parameter: str, asked: tuple[Any, ...]) -> Any:
     if parameter in ("hidden_sets", "inner_sets"):
         return tuple(parse_set(text) for text in asked)
     if RANGE_OPTIONS[parameter].endswith("_range"):
-        return Interval(*asked, log=parameter in _LOG)
+        low, high = asked
+        return Interval(low, high, parameter in _LOG)
     repeated = [value for value in asked if asked.count(value) > 1]
     if repeated:
         raise InputError(f"a choice of {parameter} comes twice: {repeated[0]}")
@@ -142,7 +144,7 @@ def trials_of(
 
 
 def refused_space(trial: TrialConfig) -> str | None:
-    """Why a trial need not even be warmed up: its smallest networks are over the budget. None if one is not."""
+    """Why a trial need not even be warmed up: all its networks are over the budget; None if one is not."""
     assert trial.budget is not None  # every trial of an exploration has one
     networks = [trial.space.architecture(candidate, 1) for candidate in range(len(trial.space))]
     refusals = [trial.budget.refusal(network) for network in networks]

@@ -164,9 +164,7 @@ def apply(point: Point, preset: Preset) -> Preset:
         if name.startswith("temperature_")
     }
     kind = temperature.get("kind", preset.search.temperature.kind)
-    if temperature and kind in ("cosine", "constant"):
-        temperature["rate"] = None  # type: ignore[assignment]
-    elif "fraction" in temperature:
+    if (temperature and kind in ("cosine", "constant")) or "fraction" in temperature:
         temperature["rate"] = None  # type: ignore[assignment]
     search = {
         name: value

@@ -1,19 +1,20 @@
 """An Optuna study that survives its process: where it is kept, and its trials asked and told in batches.
 
 Trials are asked for in batches and told in the order of their numbers when a whole batch has been trained. So
-what a sampler knows when it is asked does not depend on which trial ended first, and a study that was resumed is
-the one that an undisturbed process would have made. A searcher inside Ray Tune's loop, which tells each trial as
-it ends, would keep more processors busy and could promise neither.
+what a sampler knows when it is asked does not depend on which trial ended first, and a study that was resumed
+is the one that an undisturbed process would have made. A searcher inside Ray Tune's loop, which tells each
+trial as it ends, would keep more processors busy and could promise neither.
 
-A trial that was asked for is RUNNING until it is told. One that a dead process left so is taken up as the same
-trial: its parameters are in the study, and what it has computed is in the sweep's store.
+A trial that was asked for is RUNNING until it is told. One that a dead process left so is taken up as the
+same trial: its parameters are in the study, and what it has computed is in the sweep's store.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -31,7 +32,11 @@ from sweeps.spaces import Parameter, Point
 JOURNAL = "study.journal"
 """What a sweep's directory calls the file of its study."""
 
-DIRECTIONS = {"accuracy": "maximize", "flops": "minimize", "latency": "minimize"}
+DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {
+    "accuracy": "maximize",
+    "flops": "minimize",
+    "latency": "minimize",
+}
 """Objective -> where it should go."""
 
 _SETTINGS = "easrec.settings"
@@ -86,7 +91,7 @@ def open_storage(address: str | None, directory: Path, *, ours: bool = True) -> 
 
 
 def _cut_unfinished_line(journal: Path) -> None:
-    """Take away the last line of a journal if it was cut short by a full disk: Optuna would refuse the file."""
+    """Take away the last line of a journal if a full disk cut it short: Optuna would refuse the file."""
     if not journal.exists():
         return
     with journal.open("rb+") as file:
@@ -117,7 +122,7 @@ class SweepStudy:
             name: see `study_name`.
             objectives: names of `DIRECTIONS`, in the order of a trial's values.
             parameters: what is searched.
-            settings: numbers that stay what they were when the study was made: `batch` and those of the sampler.
+            settings: numbers that stay what they were when the study was made: `batch`, and the sampler's.
             facts: what its values depend on, for those who start from it later.
             sampler: makes the sampler from the settings.
         """
@@ -129,7 +134,10 @@ class SweepStudy:
             study_name=name, storage=storage, directions=directions, load_if_exists=True
         )
         if _SETTINGS not in self.study.user_attrs:
-            self.study.set_metric_names(list(objectives))
+            with warnings.catch_warnings():
+                # Optuna calls it experimental; the dashboard shows the names.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(list(objectives))
             self.study.set_user_attr(_FACTS, dict(facts))
             self.study.set_user_attr(_SETTINGS, dict(settings))
         self.settings: dict[str, int] = dict(self.study.user_attrs[_SETTINGS])

@@ -109,7 +109,7 @@ class SweepRecorder:
     def record_failure(self, failed: FailedTrial) -> str:
         """Write a trial without a result into its child run, why as a tag, and return the run's id.
 
-        One that failed has the tag easrec.error; one that was refused has easrec.refused and counts as killed.
+        One that failed has the tag easrec.error; one that was refused has easrec.refused and is KILLED there.
         """
         run = self._child(failed)
         self._log_params(run, failed.params)
