@@ -2,8 +2,8 @@
 
 `random` and `qmc` are functions of the seed and the trial's number alone, so a sweep of them is the same
 whatever runs at once and whatever ends first. `tpe`, `nsgaii` and `gp` look at the trials before; each draw
-has a generator of its own, from the seed, the trial's number and the parameter. Optuna's own samplers carry one
-generator along instead, which a process that is killed takes with it.
+has a generator of its own, from the seed, the trial's number and the parameter. Optuna's own samplers carry
+one generator along instead, which a process that is killed takes with it.
 """
 
 import hashlib
