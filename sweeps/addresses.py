@@ -9,6 +9,9 @@ from easrec.errors import InputError
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 """MLflow's own variable of the environment for the address of a store."""
 
+STUDY_VARIABLE = "EASREC_STUDY"
+"""Variable of the environment for the address of a store of studies."""
+
 _HIDDEN = "***"
 _USER_INFO = re.compile(r"(?<=://)([^/?#\s]*)@")
 # A password may stand in the query of a database's address.
@@ -46,12 +49,12 @@ def without_credentials(text: str, address: str) -> str:
     return text
 
 
-def with_password(address: str) -> str:
-    """An address whose password is hidden, with the password if MLFLOW_TRACKING_URI is the same address.
+def with_password(address: str, variable: str = TRACKING_VARIABLE) -> str:
+    """An address whose password is hidden, with the password if a variable of the environment is the same.
 
     So a password is in no file, no log and no list of processes. Other addresses come back as they are.
     """
-    whole = os.environ.get(TRACKING_VARIABLE, "")
+    whole = os.environ.get(variable, "")
     return whole if is_masked(address) and masked(whole) == address else address
 
 
@@ -99,4 +102,26 @@ def check_tracking_uri(address: str) -> None:
         raise InputError(
             f"--tracking-uri {address} has {_HIDDEN} in place of its password; put the password in, or the "
             f"whole address into {TRACKING_VARIABLE}"
+        )
+
+
+def check_study_address(address: str) -> None:
+    """Refuse what can be no store of studies.
+
+    Raises:
+        InputError: says which forms there are.
+    """
+    scheme, _, rest = address.partition("://")
+    dialect = scheme.partition("+")[0]
+    if not rest.strip("/") or dialect not in ("postgresql", "mysql", "sqlite"):
+        raise InputError(
+            "--study must be a database's address such as sqlite:////PATH/study.db or "
+            f"postgresql+psycopg://USER@HOST/NAME, got {masked(address)}"
+        )
+    if dialect == "sqlite" and not rest.startswith("//"):
+        raise InputError(f"--study must name an absolute path, sqlite:////PATH/study.db, got {address}")
+    if is_masked(address):
+        raise InputError(
+            f"--study {address} has {_HIDDEN} in place of its password; put the password in, or the whole "
+            f"address into {STUDY_VARIABLE}"
         )

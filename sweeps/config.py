@@ -23,6 +23,9 @@ _NOT_OF_THE_RESULTS = ("output", "ray_address", "resume", "plan", "tracking_uri"
 _OF_A_REPEAT = ("from_run", "output", "storage", "ray_address", "resume", "plan", "tracking_uri", "data")
 """Options beside --from-run: where the trial is run again, and where its own log lies now."""
 
+_ADDRESSES = ("tracking_uri", "study")
+"""Options that may hold a password."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(DataOptions):
@@ -154,8 +157,8 @@ class SweepConfig(MethodOptions, SweepOptions):
                 continue
             words.append(option(field.name))
             if isinstance(value, tuple):
-                words += [str(part) if isinstance(part, Path) else repr(part) for part in value]
-            elif field.name == "tracking_uri":
+                words += [repr(part) if isinstance(part, float) else str(part) for part in value]
+            elif field.name in _ADDRESSES:
                 words.append(masked(value))
             elif not isinstance(value, bool):
                 words.append(str(value))

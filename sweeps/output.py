@@ -39,11 +39,11 @@ class SweepIdentity:
     """When it was started first, in ms since 1970."""
 
 
-def default_output(config: SweepConfig) -> Path:
-    """A new directory below `runs`, named after the data set, the preset and the time."""
+def default_output(config: SweepConfig, kind: str) -> Path:
+    """A new directory below `runs`, named after the kind of sweep, the data set, the preset and the time."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = re.sub(r"[^\w.-]+", "-", config.data_name)
-    return Path("runs", f"lambda-sweep-{name}-{config.preset}-{stamp}")
+    return Path("runs", f"{kind}-{name}-{config.preset}-{stamp}")
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class Snapshot:
     """By place in the store; a retraining appears once its architecture is known."""
     num_trials: int
     num_finished: int
-    """Trials whose retraining is there."""
+    """Trials whose retraining is there, or need not be."""
     num_failed: int
     num_unknown: int
     """Trials whose architecture is not derived yet."""
@@ -79,6 +79,8 @@ class _Chain:
     search: Entry
     retrain: Entry | None = None
     """Known once the search has derived an architecture."""
+    refused: bool = False
+    """Whether that is over the budget and so not retrained."""
 
 
 class Watcher:
@@ -88,25 +90,53 @@ class Watcher:
     finished is read once, and what nobody has begun is not asked for.
     """
 
-    def __init__(self, trials: Sequence[TrialConfig], store: Store, *, since_ms: int) -> None:
-        """Watch `trials`; attempts that began before `since_ms` are of an earlier, dead run."""
+    def __init__(
+        self,
+        trials: Sequence[TrialConfig],
+        store: Store,
+        *,
+        since_ms: int,
+        num_trials: int | None = None,
+    ) -> None:
+        """Watch `trials`.
+
+        Args:
+            trials: those that are known; `add` takes those that are decided on later.
+            store: where their results go.
+            since_ms: attempts that began before are of an earlier, dead run.
+            num_trials: how many there will be; left out: those that are known.
+        """
         self._store = store
         self._since_ms = since_ms
-        self._chains = [
+        self._num_trials = num_trials
+        self._num_skipped = 0
+        self._chains: list[_Chain] = []
+        self._finished: dict[str, StageState] = {}
+        self.add(trials)
+
+    def add(self, trials: Sequence[TrialConfig]) -> None:
+        """Watch these too."""
+        chains = [
             _Chain(
                 trial,
                 trial_label(trial),
-                store.entry("warm", trial.warm_key),
-                store.entry("search", trial.search_key),
+                self._store.entry("warm", trial.warm_key),
+                self._store.entry("search", trial.search_key),
             )
             for trial in trials
         ]
-        self._finished: dict[str, StageState] = {}
+        # A list of its own: another thread may be going through the present one.
+        self._chains = [*self._chains, *chains]
+
+    def skip(self, num_trials: int) -> None:
+        """Count so many more as done, of which nothing will be computed."""
+        self._num_skipped += num_trials
 
     def snapshot(self) -> Snapshot:
         """The present state."""
         self._store.refresh()
         begun = self._store.begun()
+        chains = self._chains
         stages: dict[str, StageState] = {}
         finished = failed = unknown = 0
 
@@ -115,14 +145,19 @@ class Watcher:
                 stages[entry.place] = self._state(stage, entry, label, num_epochs, entry.place in begun)
             return stages[entry.place]
 
-        for chain in self._chains:
+        for chain in chains:
             trial = chain.trial
             warmed = state("warm-up", chain.warm, warmup_label(trial), trial.search.warmup_epochs)
             searched = state("search", chain.search, chain.label, trial.search.search_epochs)
-            if chain.retrain is None and searched.status == "finished":
+            if chain.retrain is None and not chain.refused and searched.status == "finished":
                 architecture = trial_architecture(trial, self._store)
                 assert architecture is not None  # it is part of a finished search
-                chain.retrain = self._store.entry("retrain", trial.retrain_key(architecture))
+                chain.refused = trial.refusal(architecture) is not None
+                if not chain.refused:
+                    chain.retrain = self._store.entry("retrain", trial.retrain_key(architecture))
+            if chain.refused:
+                finished += 1
+                continue
             statuses = [warmed.status, searched.status]
             if chain.retrain is not None:
                 retrained = state("retraining", chain.retrain, chain.label, trial.retrain.max_epochs)
@@ -133,7 +168,10 @@ class Watcher:
                 unknown += 1
             elif statuses[-1] == "finished":
                 finished += 1
-        return Snapshot(stages, len(self._chains), finished, failed, unknown)
+        known = len(chains) + self._num_skipped
+        num_trials = max(self._num_trials or 0, known)
+        unknown += num_trials - known
+        return Snapshot(stages, num_trials, finished + self._num_skipped, failed, unknown)
 
     def _state(self, stage: StageName, entry: Entry, label: str, num_epochs: int, begun: bool) -> StageState:
         if entry.place in self._finished:

@@ -8,7 +8,7 @@ from easrec.data.sequences import SplitData
 from easrec.models.architecture import Architecture
 from easrec.nas.resources import network_flops, network_parameters, scoring_flops
 from easrec.nas.training_cost import retraining_flops, search_flops, warmup_flops
-from sweeps.results import Curve, FailedTrial, Param, TrialRecord
+from sweeps.results import Curve, FailedTrial, Param, TrialRecord, Unfinished
 from sweeps.store import Result, Store
 from sweeps.trial import ARCHITECTURE, NETWORK, TrialConfig
 from sweeps.user_ranks import RANKS
@@ -88,6 +88,12 @@ def smaller_micro_batches(trial: TrialConfig, store: Store) -> dict[str, int]:
     }
 
 
+def refusal(trial: TrialConfig, store: Store) -> str | None:
+    """Why a trial ends without a retraining: the network that it derived is over its budget. None if not."""
+    architecture = trial_architecture(trial, store)
+    return None if architecture is None else trial.refusal(architecture)
+
+
 def trial_record(
     trial: TrialConfig,
     data: SplitData,
@@ -110,6 +116,8 @@ def trial_record(
     architecture = trial_architecture(trial, store)
     retrained = retrain_result(trial, store)
     if architecture is None or retrained is None or retrained.error is not None:
+        return None
+    if trial.refusal(architecture) is not None:  # another trial may have had it retrained
         return None
     warmed = store.entry("warm", trial.warm_key).result()
     searched = store.entry("search", trial.search_key).result()
@@ -177,6 +185,7 @@ def failed_record(
     settings: Mapping[str, Param],
     tags: Mapping[str, str],
     now_ms: int,
+    status: Unfinished = "failed",
 ) -> FailedTrial:
     """The record of a trial that cannot finish."""
     searched = store.entry("search", trial.search_key).result()
@@ -192,6 +201,7 @@ def failed_record(
         start_ms=start_ms,
         end_ms=max([start_ms, *ends]),
         tags=dict(tags),
+        status=status,
     )
 
 

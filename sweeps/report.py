@@ -43,7 +43,7 @@ def write_results(
                 "trial_id": trial.trial_id,
                 "tradeoff": trial.tradeoff,
                 "seed": trial.seed,
-                "status": "failed",
+                "status": trial.status,
                 "error": trial.error,
                 "pareto": False,
                 "pareto_latency": False,

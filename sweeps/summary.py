@@ -68,7 +68,8 @@ def results_table(frame: pd.DataFrame, failed: Sequence[FailedTrial], *, accurac
             style="bold" if row["pareto"] else None,
         )
     for trial in failed:
-        table.add_row("!", f"{trial.tradeoff:g}", str(trial.seed), "failed")
+        mark = "!" if trial.status == "failed" else ""
+        table.add_row(mark, f"{trial.tradeoff:g}", str(trial.seed), trial.status)
     return table
 
 

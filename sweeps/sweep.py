@@ -1,4 +1,4 @@
-"""A lambda sweep from its settings to its charts."""
+"""A sweep from its settings to its charts; by default one of lambda, whose trials are known beforehand."""
 
 import dataclasses
 import logging
@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from rich.console import Console
 
 from easrec.errors import DiskFullError, InputError
@@ -32,6 +33,7 @@ from sweeps.objects import ObjectStore, StorageError, open_storage
 from sweeps.output import (
     STORE,
     SWEEP,
+    SweepIdentity,
     default_output,
     identify,
     locked_output,
@@ -49,6 +51,7 @@ from sweeps.records import (
     failed_record,
     failure,
     flatten,
+    refusal,
     smaller_micro_batches,
     trial_architecture,
     trial_record,
@@ -83,10 +86,13 @@ def run_sweep(
     config: SweepConfig,
     *,
     console: Console | None = None,
+    kind: "type[Sweep] | None" = None,
     preset: Preset | None = None,
     data: SweepData | None = None,
 ) -> int:
     """Run or resume a sweep and report it; returns the exit status.
+
+    `kind` says what a sweep's trials are; left out, one of each lambda and seed.
 
     0: all trials finished. 1: some or all failed. 130: interrupted.
 
@@ -104,7 +110,8 @@ def run_sweep(
     logging.getLogger("easrec").setLevel(logging.ERROR)
     # Rich takes a file or a pipe for 80 columns wide and would cut the table.
     console = console or Console(width=None if sys.stdout.isatty() else 120)
-    preset = preset or preset_of(config)
+    kind = kind or Sweep
+    preset = preset or kind.preset_for(config)
     # Before the data are read, which may take long.
     objects = None if config.storage is None or config.plan else open_storage(config.storage)
     data = data or load_data(config, preset)
@@ -112,12 +119,12 @@ def run_sweep(
         text = plan(config, preset, data.split, described=data.described)
         console.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
-    output = config.output or default_output(config)
+    output = config.output or default_output(config, kind.NAME)
     with locked_output(output, resume=config.resume) as path:
         config = dataclasses.replace(config, output=path, tracking_uri=_recorded_at(config, path))
         try:
             with sigterm_as_interrupt():
-                return _Sweep(config, preset, data, path, objects, console).run()
+                return kind(config, preset, data, path, objects, console).run()
         except (KeyboardInterrupt, StorageError, DiskFullError) as end:
             # Stopped before the sweep was written down, there is nothing to resume.
             command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
@@ -145,8 +152,16 @@ def _recorded_at(config: SweepConfig, path: Path) -> str | None:
     return uri
 
 
-class _Sweep:
+class Sweep:
     """One run of the program over a sweep's directory."""
+
+    NAME = "lambda-sweep"
+    """What new directories of such sweeps are called."""
+
+    @staticmethod
+    def preset_for(config: SweepConfig) -> Preset:
+        """The preset with the user's changes in it; see `preset_of` for errors."""
+        return preset_of(config)
 
     def __init__(
         self,
@@ -194,6 +209,7 @@ class _Sweep:
         }
         self.trials: list[TrialConfig] = []
         self.errors: dict[str, str] = {}  # trial id -> why Ray gave it up
+        self.profiles: dict[str, dict[str, Any]] = {}  # architecture id -> what it was measured to cost
 
     def say(self, text: str) -> None:
         """Print a plain line."""
@@ -227,23 +243,19 @@ class _Sweep:
                 check_nodes(self.path if self.objects is None else None, cluster.workers())
             if cluster.device == "cuda":
                 self.settings["gpu_memory_share"] = cluster.memory_share or "none"
-            self.trials = build_trials(
-                self.config,
-                self.preset,
-                self.data,
-                device=cluster.device,
-                code_version=code_version(),
-            )
+            self.plan_trials(cluster)
             facts = {
                 "data checksum": self.data.checksum,
                 "program": code_version(),
                 "device": cluster.device,
                 "preset in full": content_key(dataclasses.asdict(self.preset)),
+                **self.more_facts(),
             }
             if self.objects is not None:
                 self.store = shared_store(self.objects)
             identity = identify(self.path, self.config, facts, licence=self.licence)
             self.store.refresh()
+            self.begin(identity, cluster)
             note_tracking_uri(self.path, self.config.tracking_uri)
             self.items.save(self.path / ITEMS)
             with ThreadPoolExecutor(max_workers=1) as pool:
@@ -272,6 +284,19 @@ class _Sweep:
                             recording.recorder.finish(status, now_ms())
                     raise
 
+    def plan_trials(self, cluster: Cluster) -> None:
+        """Say which trials there will be, before anything is written; `InputError` if there can be none."""
+        self.trials = build_trials(
+            self.config, self.preset, self.data, device=cluster.device, code_version=code_version()
+        )
+
+    def more_facts(self) -> dict[str, Any]:
+        """What results depend on besides what every sweep's do: a resumed sweep must have the same."""
+        return {}
+
+    def begin(self, identity: SweepIdentity, cluster: Cluster) -> None:
+        """Take up the sweep of this identity; it has been written down, and nothing is trained yet."""
+
     def _tracking_uri(self) -> str:
         return self.config.tracking_uri or create_store(self.path)
 
@@ -290,50 +315,66 @@ class _Sweep:
         shared = SharedData.put(self.data)
         share = "" if cluster.memory_share is None else f" and {cluster.memory_share:.0%} of a GPU's memory"
         self.say(
-            f"{counted(len(self.trials), 'trial')}, {cluster.slots} at once, on {cluster.device} with "
+            f"{counted(self.num_trials, 'trial')}, {cluster.slots} at once, on {cluster.device} with "
             f"{counted(self.config.cpus_per_trial, 'thread')}{share} each"
         )
-        for trial in self.trials:
-            self._forget_failures(trial)
-        watcher = Watcher(self.trials, self.store, since_ms=now_ms())
+        self.forget_failures()
+        watcher = Watcher(self.trials, self.store, since_ms=now_ms(), num_trials=self.num_trials)
         with ProgressReporter(
             watcher,
             self.console,
             slots=cluster.slots,
             patience=self.preset.retrain.patience,
-            elapsed_s=self._elapsed_s,
+            elapsed_s=self.elapsed_s,
         ):
-            crashed = warm_supernets(self.trials, shared, self.store, cluster)
-            for trial in self.trials:
-                if trial.warm_key in crashed:
-                    self.errors[trial.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
-            self._measure_layers(cluster)
-            with recording:
-                self._train(shared, cluster, recording)
+            self.compute(shared, cluster, recording, watcher)
         failed = self._failed()
         if not self._records():
             self.say("no trial finished, so there is no result:")
             self._say_failed(failed)
             self._recorded(connect, lambda recorder: self._record_nothing(recorder, failed))
             return 1
-        profiles, all_measured = self._measure(shared, cluster)
-        write = self._report(self._records(profiles), failed)
+        all_measured = self.measure(self.trials, shared, cluster)
+        write = self._report(self._records(), failed)
         recorded = self._recorded(connect, write)
-        return 0 if recorded and all_measured and not failed else 1
+        broken = any(trial.status == "failed" for trial in failed)
+        return 0 if recorded and all_measured and not broken else 1
 
-    def _forget_failures(self, trial: TrialConfig) -> None:
+    @property
+    def num_trials(self) -> int:
+        """Trials that there will be, those of earlier runs too."""
+        return len(self.trials)
+
+    def compute(
+        self, shared: SharedData, cluster: Cluster, recording: TrialRecording, watcher: Watcher
+    ) -> None:
+        """Train what is missing, and have trials recorded as they end."""
+        self.warm(self.trials, shared, cluster)
+        with recording:
+            self.train(self.trials, shared, cluster, recording)
+
+    def warm(self, trials: Sequence[TrialConfig], shared: SharedData, cluster: Cluster) -> None:
+        """Train the warm supernets of trials, and time the layers where their searches go by latency."""
+        crashed = warm_supernets(trials, shared, self.store, cluster)
+        for trial in trials:
+            if trial.warm_key in crashed:
+                self.errors[trial.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
+        self._measure_layers(trials, cluster)
+
+    def forget_failures(self) -> None:
         """Let what failed in an earlier run be tried again: the user may have put it right since."""
-        architecture = trial_architecture(trial, self.store)
-        if architecture is not None:
-            self.store.forget_failure("retrain", trial.retrain_key(architecture))
-        self.store.forget_failure("search", trial.search_key)
-        self.store.forget_failure("warm", trial.warm_key)
+        for trial in self.trials:
+            architecture = trial_architecture(trial, self.store)
+            if architecture is not None:
+                self.store.forget_failure("retrain", trial.retrain_key(architecture))
+            self.store.forget_failure("search", trial.search_key)
+            self.store.forget_failure("warm", trial.warm_key)
 
-    def _measure_layers(self, cluster: Cluster) -> None:
+    def _measure_layers(self, trials: Sequence[TrialConfig], cluster: Cluster) -> None:
         """Time the candidates' layers once for all searches by latency, before any of them runs."""
         tables = {
             trial.latency_key: trial
-            for trial in self.trials
+            for trial in trials
             if trial.search.resource == "latency" and trial.trial_id not in self.errors
         }
         for trial in tables.values():
@@ -361,17 +402,25 @@ class _Sweep:
                     trial.trial_id, f"the layers could not be measured on {self.config.measure_on}: {error}"
                 )
 
-    def _train(self, shared: SharedData, cluster: Cluster, recording: TrialRecording) -> None:
-        """Run the trials that have no result; those that deferred to another one come again at the end."""
-        trials = {trial.trial_id: trial for trial in self.trials}
+    def train(
+        self,
+        trials: Sequence[TrialConfig],
+        shared: SharedData,
+        cluster: Cluster,
+        recording: TrialRecording,
+    ) -> None:
+        """Run those that have no result; those that deferred to another one come again at the end."""
+        by_id = {trial.trial_id: trial for trial in trials}
         passes: tuple[OnBusy, ...] = ("defer", "wait")
         for on_busy in passes:
             self.store.refresh()
             missing = []
-            for trial in self.trials:
+            for trial in trials:
                 if trial.trial_id in self.errors or failure(trial, self.store) is not None:
                     continue
-                if self._record(trial) is None:
+                if self.refusal(trial) is not None:
+                    continue
+                if self.record(trial) is None:
                     missing.append(trial)
                 elif on_busy == "defer":  # finished before, perhaps by a process that died with its record
                     recording.ended(trial)
@@ -382,22 +431,24 @@ class _Sweep:
                     self.store,
                     cluster,
                     on_busy=on_busy,
-                    on_end=lambda trial_id: recording.ended(trials[trial_id]),
+                    on_end=lambda trial_id: recording.ended(by_id[trial_id]),
                 )
 
-    def _measure(self, shared: SharedData, cluster: Cluster) -> tuple[dict[str, dict[str, Any]], bool]:
-        """Measure each distinct architecture once, alone on the machine; by architecture id, and if all."""
+    def measure(self, trials: Sequence[TrialConfig], shared: SharedData, cluster: Cluster) -> bool:
+        """Measure each architecture that was not yet, alone on the machine; returns whether all are now."""
         distinct: dict[str, TrialConfig] = {}
-        for trial in sorted(self.trials, key=lambda trial: trial.seed):
+        for trial in sorted(trials, key=lambda trial: trial.seed):
             architecture = trial_architecture(trial, self.store)
-            if architecture is not None and self._record(trial) is not None:
+            if architecture is not None and self.record(trial) is not None:
                 distinct.setdefault(architecture.architecture_id, trial)
-        profiles: dict[str, dict[str, Any]] = {}
+        distinct = {name: trial for name, trial in distinct.items() if name not in self.profiles}
+        if not distinct:
+            return True
         try:
             place = self._measuring_place(cluster)
         except RuntimeError as error:
             self.say(f"nothing could be measured: {error}; go on by --resume when the node is there")
-            return profiles, False
+            return False
         self.say(
             f"measuring {counted(len(distinct), 'architecture')}{place.described}, one at a time, nothing "
             "else running"
@@ -406,18 +457,18 @@ class _Sweep:
             architecture = trial_architecture(trial, self.store)
             assert architecture is not None  # it was there when `distinct` was made
             try:
-                profiles[architecture_id] = dict(
+                self.profiles[architecture_id] = dict(
                     measure_network(trial, architecture, self.profile, shared, self.store, place)
                 )
             except RuntimeError as error:
                 self.say(f"{architecture_id} could not be measured: {error}")
-        return profiles, len(profiles) == len(distinct)
+        return distinct.keys() <= self.profiles.keys()
 
     def _report(
         self, records: Sequence[TrialRecord], failed: Sequence[FailedTrial]
     ) -> Callable[[SweepRecorder], None]:
         """Write the files and print the table; returns what writes the same into MLflow."""
-        frame = results_frame(records, accuracy=self.accuracy)
+        frame = self.frame(records)
         labels = ChartLabels(
             dataset=self.data.name,
             max_length=self.preset.search.max_length,
@@ -426,16 +477,11 @@ class _Sweep:
         )
         confidence = Confidence.of_records(frame, records, accuracy=self.accuracy)
         results = write_results(frame, failed, self.path, labels, confidence)
-        # Where each trial has a warm-up of its own, those of a seed are the same to the last digit.
-        warm_keys = {trial.seed: trial.warm_key for trial in self.trials}
+        more = self.more_artifacts()
         num_warmups = len({trial.warm_key for trial in self.trials})
-        supernets = {
-            f"supernet-seed{seed}.safetensors": self.store.entry("warm", key).path(SUPERNET)
-            for seed, key in warm_keys.items()
-        }
         num_retrainings = len(self._retrainings())
         counts = counts_text(frame, num_warmups=num_warmups, num_retrainings=num_retrainings)
-        self.say(f"\n{counts}, in {duration_text(self._elapsed_s())}")
+        self.say(f"\n{counts}, in {duration_text(self.elapsed_s())}")
         self.console.print(results_table(frame, failed, accuracy=self.accuracy))
         self.say(table_legend(accuracy=self.accuracy, threads=self.config.latency_threads))
         if frame["seed"].nunique() > 1:
@@ -444,6 +490,7 @@ class _Sweep:
             self.say(configurations_legend(configurations))
         self._say_failed(failed)
         self._say_short_of_memory()
+        self.say_results(frame)
         for name, file in results.items():
             self.say(f"{name}: {file}")
 
@@ -460,7 +507,7 @@ class _Sweep:
                 metrics={"num_trials": len(self.trials), "num_retrainings": num_retrainings},
                 artifacts=results
                 | {name: self.path / name for name in (SWEEP, ITEMS)}
-                | {name: file for name, file in supernets.items() if file.is_file()},
+                | {name: file for name, file in more.items() if file.is_file()},
                 confidence=confidence,
                 items=self.items,
             )
@@ -497,8 +544,9 @@ class _Sweep:
 
     def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
         for trial in failed:
-            self.say(f"! {trial_label(trial)} failed: {trial.error}")
-        if failed:
+            mark = "! " if trial.status == "failed" else ""
+            self.say(f"{mark}{trial_label(trial)} {trial.status}: {trial.error}")
+        if any(trial.status == "failed" for trial in failed):
             self.say(f"once that is put right, try what failed again by:\n  {self._resume_command()}")
 
     def _resume_command(self) -> str:
@@ -519,38 +567,61 @@ class _Sweep:
                 keys.add(trial.retrain_key(architecture))
         return keys
 
-    def _record(
-        self, trial: TrialConfig, profiles: dict[str, dict[str, Any]] | None = None
-    ) -> TrialRecord | None:
+    def frame(self, records: Sequence[TrialRecord]) -> pd.DataFrame:
+        """The table of the results, see `results_frame`."""
+        return results_frame(records, accuracy=self.accuracy)
+
+    def say_results(self, frame: pd.DataFrame) -> None:
+        """Print what there is to say besides the table."""
+
+    def more_artifacts(self) -> dict[str, Path]:
+        """Files to be kept with the sweep's run, by name: here the warm supernets."""
+        return {
+            f"supernet-seed{trial.seed}.safetensors": self.store.entry("warm", trial.warm_key).path(SUPERNET)
+            for trial in self.trials
+        }
+
+    def refusal(self, trial: TrialConfig) -> str | None:
+        """Why a trial has no retraining and needs none, or None."""
+        return refusal(trial, self.store)
+
+    def tags_of(self, trial: TrialConfig) -> dict[str, str]:
+        """What a trial's run is tagged with."""
+        return self.tags
+
+    def record(self, trial: TrialConfig) -> TrialRecord | None:
+        """What is known of a trial and of what its network costs; None until it has finished."""
         architecture = trial_architecture(trial, self.store)
-        profile = None
-        if architecture is not None and profiles is not None:
-            profile = profiles.get(architecture.architecture_id)
+        profile = None if architecture is None else self.profiles.get(architecture.architecture_id)
         return trial_record(
             trial,
             self.data,
             self.store,
             settings=self.settings,
-            tags=self.tags,
+            tags=self.tags_of(trial),
             profile=profile,
         )
 
     def _finished_record(self, trial: TrialConfig) -> TrialRecord | None:
         """The record of a trial that has just ended, elsewhere perhaps."""
         self.store.refresh()
-        return self._record(trial)
+        return self.record(trial)
 
-    def _records(self, profiles: dict[str, dict[str, Any]] | None = None) -> list[TrialRecord]:
-        records = [self._record(trial, profiles) for trial in self.trials]
+    def _records(self) -> list[TrialRecord]:
+        records = [self.record(trial) for trial in self.trials]
         return [record for record in records if record is not None]
 
     def _failed(self) -> list[FailedTrial]:
         failed = []
         for trial in self.trials:
-            if self._record(trial) is not None:
+            if self.record(trial) is not None:
                 continue
+            refused = self.refusal(trial)
             error = (
-                failure(trial, self.store) or self.errors.get(trial.trial_id) or "it ended without a result"
+                refused
+                or failure(trial, self.store)
+                or self.errors.get(trial.trial_id)
+                or "it ended without a result"
             )
             failed.append(
                 failed_record(
@@ -558,11 +629,13 @@ class _Sweep:
                     error,
                     self.store,
                     settings=self.settings,
-                    tags=self.tags,
+                    tags=self.tags_of(trial),
                     now_ms=now_ms(),
+                    status="failed" if refused is None else "refused",
                 )
             )
         return failed
 
-    def _elapsed_s(self) -> float:
+    def elapsed_s(self) -> float:
+        """Seconds since this run of the program began."""
         return time.monotonic() - self.start_s

@@ -20,7 +20,7 @@ import pandas as pd
 
 from sweeps.configurations import ConfigurationRecord
 from sweeps.mlflow_store import EXPERIMENT, create_store, open_experiment, ui_command
-from sweeps.results import Curve, FailedTrial, Param, TrialRecord
+from sweeps.results import Curve, FailedTrial, Param, TrialRecord, Unfinished
 from sweeps.views import share_views
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["Status", "SweepRecorder", "create_store", "ui_command"]
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_UNFINISHED: dict[Unfinished, tuple[str, Status]] = {
+    "failed": ("easrec.error", "FAILED"),
+    "refused": ("easrec.refused", "KILLED"),
+}
+"""Tag and status of runs without a result."""
 
 _MAX_METRICS = 1000  # of one call, by MLflow's API
 _MAX_PARAMS_OR_TAGS = 100
@@ -104,11 +110,15 @@ class SweepRecorder:
         return str(run.info.run_id)
 
     def record_failure(self, failed: FailedTrial) -> str:
-        """Write a failed trial into its child run, with the tag easrec.error, and return the run's id."""
+        """Write a trial without a result into its child run, why as a tag, and return the run's id.
+
+        One that failed has the tag easrec.error; one that was refused has easrec.refused and is KILLED there.
+        """
         run = self._child(failed)
         self._log_params(run, failed.params)
-        self._log_tags(run, {**failed.tags, "seed": str(failed.seed), "easrec.error": failed.error})
-        self._client.set_terminated(run.info.run_id, "FAILED", end_time=failed.end_ms)
+        name, status = _UNFINISHED[failed.status]
+        self._log_tags(run, {**failed.tags, "seed": str(failed.seed), name: failed.error})
+        self._client.set_terminated(run.info.run_id, status, end_time=failed.end_ms)
         return str(run.info.run_id)
 
     def record_configuration(self, record: ConfigurationRecord) -> str:

@@ -21,6 +21,7 @@ from easrec.nas.search import SearchConfig, WarmUp, search, warm_up
 from easrec.nas.supernet import Supernet
 from easrec.retrain import RetrainConfig, retrain
 from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
+from sweeps.bounds import Budget
 from sweeps.hardware import hardware, measuring_device
 from sweeps.store import OnBusy, Store, Workspace, content_key
 from sweeps.user_ranks import RANKS, rank_metrics, rank_table, write_ranks
@@ -64,6 +65,12 @@ class TrialConfig:
     """Whether the warm-up is the trial's own and shared with no other tradeoff."""
     measure_on: str | None = None
     """What latencies are measured on, see `sweeps.measuring`; None: where the trial runs."""
+    budget: Budget | None = None
+    """What the derived network may cost to be retrained; None: whatever it likes."""
+
+    def refusal(self, architecture: Architecture) -> str | None:
+        """Why a derived network is not retrained, or None."""
+        return None if self.budget is None else self.budget.refusal(architecture)
 
     @property
     def tradeoff(self) -> float:
@@ -322,6 +329,10 @@ def retrain_stage(
 
 
 def run_trial(trial: TrialConfig, data: SplitData, store: Store, *, on_busy: OnBusy = "wait") -> None:
-    """Search, derive, retrain, evaluate; all results go to the store. See `search_stage`, `retrain_stage`."""
+    """Search, derive, retrain, evaluate; all results go to the store. See `search_stage`, `retrain_stage`.
+
+    A network over the trial's budget is not retrained.
+    """
     architecture = search_stage(trial, data, store)
-    retrain_stage(trial, architecture, data, store, on_busy=on_busy)
+    if trial.refusal(architecture) is None:
+        retrain_stage(trial, architecture, data, store, on_busy=on_busy)
