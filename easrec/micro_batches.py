@@ -16,6 +16,7 @@ from easrec.data.batches import Batch
 
 T = TypeVar("T")
 
+_NO_ROOM_FOR_CODE = "could not create a primitive"
 _SIGNS = (
     # torch has a class of its own for the memory of a GPU alone.
     "can't allocate memory",
@@ -24,8 +25,8 @@ _SIGNS = (
     "out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "std::bad_alloc",
-    # oneDNN says no more when it has no room for the code of a product.
-    "could not create a primitive",
+    # oneDNN says no more when it has no room for the code that it writes.
+    _NO_ROOM_FOR_CODE,
     "could not create a memory object",
 )
 _LONGEST_REASON = 200
@@ -136,6 +137,11 @@ class MicroBatches:
                     raise
                 reason = _reason(error)
             # Behind the handler, since the error holds on to the tensors of where it was raised.
+            if _NO_ROOM_FOR_CODE in reason and torch.backends.mkldnn.enabled:
+                # Once this has happened oneDNN writes no more code in a thread, however much room there is.
+                torch.backends.mkldnn.enabled = False
+                begun.restore()
+                continue
             most = len(batch.item_ids)
             now = most if self.size is None else min(self.size, most)
             tried.append(now)

@@ -98,6 +98,22 @@ def test_a_single_sequence_that_does_not_fit_ends_with_all_sizes():
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_onednn_that_has_no_room_for_its_code_is_done_without(monkeypatch):
+    network, sizes = _network(), []
+
+    def short(batch, negatives):
+        sizes.append(len(batch.item_ids))
+        if torch.backends.mkldnn.enabled:
+            raise RuntimeError("could not create a primitive")
+        return network.loss(batch, negatives)
+
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
+    steps = _steps(network)
+    steps.step(_batch(12), short, **WHERE)
+    assert sizes == [12, 12]
+    assert steps.micro_batches.size is None
+
+
 def test_other_errors_are_not_repeated():
     calls = []
 

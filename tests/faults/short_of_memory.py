@@ -34,7 +34,6 @@ def data_mib() -> float:
 def main(directory: Path, more_mib: float) -> dict[str, object]:
     """Run the trial on a store in the directory."""
     torch.set_num_threads(1)
-    torch.backends.mkldnn.enabled = False
     data = leave_one_out(synthetic_interactions(300, 200, 60, seed=0))
     trial = TrialConfig(
         space=CandidateSpace(64, 256, 4, 4, (0.0, 0.5), (0.0, 0.5)),

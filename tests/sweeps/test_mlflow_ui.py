@@ -3,8 +3,11 @@
 With --screenshots DIR the pages are kept as pictures, which is how those in docs/images are made.
 """
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 import pytest
