@@ -43,6 +43,9 @@ _SETTINGS = "easrec.settings"
 _FACTS = "easrec.facts"
 _ORIGIN = "easrec.origin"
 
+_FIRST_GENERATION = {optuna.samplers.NSGAIISampler._get_generation_key(): 0}
+"""What makes a trial that NSGA-II did not ask for one of its first generation: it knows no others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -244,6 +247,7 @@ class SweepStudy:
                     distributions=self._distributions,
                     values=trial.values,
                     user_attrs={**trial.user_attrs, _ORIGIN: list(origin)},
+                    system_attrs=_FIRST_GENERATION,
                     constraints=beyond or None,
                 )
             )

@@ -11,6 +11,7 @@ import sweeps.store as store_module
 from easrec.files import write_json
 from easrec.models.architecture import Architecture
 from easrec.training import EpochReport
+from sweeps.budget import Budget
 from sweeps.presets import quick
 from sweeps.progress import Snapshot, StageState, Watcher, time_left_s
 from sweeps.reporter import ProgressReporter, duration_text, status_line
@@ -219,3 +220,26 @@ def test_stages_are_announced_once_and_those_of_an_earlier_run_never(tmp_path: P
 )
 def test_durations_round_before_they_are_split(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def test_trials_may_be_decided_on_later_and_some_need_nothing(tmp_path: Path) -> None:
+    store, first, over = Store(tmp_path), a_trial(), a_trial(3.0)
+    budget = Budget(max_flops=1, max_length=50, num_items=100)
+    watcher = Watcher([first], store, since_ms=0, num_trials=4)
+    assert [watcher.snapshot().num_trials, watcher.snapshot().num_unknown] == [4, 4]
+    finish_training(store, first)
+    watcher.add([replace(over, budget=budget)])
+    watcher.skip(1)
+    snapshot = watcher.snapshot()
+    assert (snapshot.num_trials, snapshot.num_finished, snapshot.num_unknown) == (4, 2, 2)
+    # The search of the second derives a network over its budget, whose retraining is not waited for.
+    finish(
+        store,
+        "search",
+        over.search_key,
+        epochs=[report("search", 1, 5, 4.0)],
+        architecture=ARCHITECTURE.to_dict(),
+    )
+    snapshot = watcher.snapshot()
+    assert (snapshot.num_trials, snapshot.num_finished, snapshot.num_unknown) == (4, 3, 1)
+    assert [state.status for state in snapshot.stages.values()] == ["finished"] * 4

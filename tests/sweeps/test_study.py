@@ -176,6 +176,21 @@ def test_points_that_the_space_does_not_have_are_left_out(tmp_path: Path) -> Non
     finish(study, 4)
 
 
+def test_nsgaii_takes_trials_of_another_study_for_its_first_generation(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    finish(open_study(old, name="easrec-old"), 6)
+    study = open_study(new, name="easrec-new", sampler="nsgaii")
+    study.start_from(load_study("easrec-old", open_storage(None, old)), lambda _: {})
+    (first, *_) = study.ask(3)
+    assert first.system_attrs["NSGAIISampler:generation"] == 1
+    # A child: each of its values is a parent's, unless it mutated.
+    parents = [trial.params for trial in study.study.trials[:6]]
+    inherited = [any(first.params[name] == one[name] for one in parents) for name in PARAMETERS]
+    assert sum(inherited) >= 2
+
+
 def test_only_studies_that_compare_are_begun_with(tmp_path: Path) -> None:
     study = open_study(tmp_path)
     with pytest.raises(InputError, match="the data checksum was 'abc' and is now 'xyz'"):
