@@ -183,7 +183,8 @@ def _weighted_sum(weights: Tensor, v: Tensor) -> Tensor:
 
 
 def _narrow(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.shape[-1] < _WIDE
+    # Compilers choose products by themselves, and cannot change the result of an operator of ours in place.
+    return x.device.type == "cpu" and x.shape[-1] < _WIDE and not torch.compiler.is_compiling()
 
 
 class _NarrowScores(torch.autograd.Function):
