@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from easrec.errors import InputError
 from easrec.files import write_atomically
+from sweeps.storage_error import StorageError
 from sweeps.storage_url import check_storage_url
 
 T = TypeVar("T")
@@ -44,10 +45,6 @@ _REASONS = (
 )
 
 logger = logging.getLogger(__name__)
-
-
-class StorageError(OSError):
-    """The storage does not do what it is asked, and has been asked for a while."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sweeps.cluster import Cluster, ray_cluster
 from sweeps.data import SweepData, load_data
 from sweeps.interruption import INTERRUPTED, sigterm_as_interrupt
 from sweeps.nodes import check_nodes
-from sweeps.objects import StorageError, open_storage
+from sweeps.objects import open_storage
 from sweeps.oracle_charts import oracle_png
 from sweeps.oracle_config import OracleConfig
 from sweeps.oracle_judgement import Judgement, judge, judgement_table, read_sweep
@@ -31,6 +31,7 @@ from sweeps.plan import build_trials, preset_of
 from sweeps.presets import Preset
 from sweeps.reporter import duration_text
 from sweeps.shared_storage import shared_store
+from sweeps.storage_error import StorageError
 from sweeps.store import OnBusy, Store, code_version, content_key
 from sweeps.summary import counted
 from sweeps.trainable import SharedData

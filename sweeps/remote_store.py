@@ -34,7 +34,8 @@ from sweeps.manifest import (
     manifest_to_dict,
     upload_files,
 )
-from sweeps.objects import ObjectStore, StorageError
+from sweeps.objects import ObjectStore
+from sweeps.storage_error import StorageError
 from sweeps.store import (
     Activity,
     Entry,

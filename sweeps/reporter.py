@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from sweeps.objects import StorageError
 from sweeps.progress import Snapshot, Watcher, time_left_s
+from sweeps.storage_error import StorageError
 
 POLL_S = 0.5
 LINE_EVERY_S = 15.0

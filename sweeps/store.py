@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 import easrec
 from easrec.errors import InputError
 from easrec.files import read_json, remove_unfinished, write_json
-from sweeps.objects import StorageError
+from sweeps.storage_error import StorageError
 
 OnBusy = Literal["wait", "defer"]
 

@@ -29,7 +29,7 @@ from sweeps.layer_table import measure_layers
 from sweeps.measuring import MeasuringPlace
 from sweeps.mlflow_store import create_store, ui_command
 from sweeps.nodes import check_nodes
-from sweeps.objects import ObjectStore, StorageError, open_storage
+from sweeps.objects import ObjectStore, open_storage
 from sweeps.output import (
     STORE,
     SWEEP,
@@ -60,6 +60,7 @@ from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
 from sweeps.shared_storage import shared_store
+from sweeps.storage_error import StorageError
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
 from sweeps.summary import (
     configurations_legend,

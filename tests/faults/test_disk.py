@@ -16,7 +16,7 @@ from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender
 from easrec.nas.supernet import Supernet
 from easrec.training import load_checkpoint, save_checkpoint
-from sweeps.objects import StorageError
+from sweeps.storage_error import StorageError
 from sweeps.store import RESULT, Store
 from tests.faults.sweep_process import (
     assert_nothing_half_written,

@@ -35,10 +35,11 @@ from sweeps.manifest import (
     manifest_to_dict,
     upload_files,
 )
-from sweeps.objects import ObjectStore, StorageError, open_storage
+from sweeps.objects import ObjectStore, open_storage
 from sweeps.output import identify
 from sweeps.records import trial_architecture, trial_record
 from sweeps.remote_store import RemoteStore
+from sweeps.storage_error import StorageError
 from sweeps.store import EntryBusyError, Store, StoredFailureError, Workspace, now_ms
 from sweeps.trial import SUPERNET, TrialConfig, run_trial, warm_stage
 from tests.sweeps.object_server import ObjectServer, object_server

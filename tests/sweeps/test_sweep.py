@@ -21,9 +21,10 @@ from sweeps.cluster import Cluster
 from sweeps.config import SweepConfig
 from sweeps.coordinator import Coordinator
 from sweeps.measuring import MeasuringPlace
-from sweeps.objects import ObjectStore, StorageError
+from sweeps.objects import ObjectStore
 from sweeps.records import MEASURED
 from sweeps.remote_store import RemoteStore
+from sweeps.storage_error import StorageError
 from sweeps.store import Store, StoredFailureError
 from sweeps.sweep import run_sweep
 from sweeps.trial import TrialConfig, latency_stage, run_trial, warm_stage
