@@ -247,7 +247,7 @@ class SweepStudy:
                     distributions=self._distributions,
                     values=trial.values,
                     user_attrs={**trial.user_attrs, _ORIGIN: list(origin)},
-                    system_attrs=_FIRST_GENERATION,
+                    system_attrs=dict(_FIRST_GENERATION),  # Optuna writes constraints into it
                     constraints=beyond or None,
                 )
             )

@@ -34,7 +34,7 @@ def test_help_explains_every_option_and_none_of_a_grid() -> None:
         (["--tradeoffs", "0", "1"], "explore.py draws its lambdas from a range, --tradeoff-range LOW HIGH"),
         (["--plan"], "explore.py cannot say beforehand what it will train"),
         (["--tradeoff-range", "1", "0.1"], "--tradeoff-range must be two numbers above 0, the lower first"),
-        (["--sampler", "best"], "--sampler must be one of gp, nsgaii, qmc, random, tpe, got best"),
+        (["--sampler", "best"], "--sampler must be one of gp, nsgaii, qmc, random, tpe, got 'best'"),
         (["--objectives", "flops"], "--objectives must be two or three different ones"),
         (["--resume"], "--resume needs --output"),
     ],
