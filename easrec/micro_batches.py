@@ -139,7 +139,7 @@ class MicroBatches:
             # Behind the handler, since the error holds on to the tensors of where it was raised.
             if _NO_ROOM_FOR_CODE in reason and torch.backends.mkldnn.enabled:
                 # Once this has happened oneDNN writes no more code in a thread, however much room there is.
-                torch.backends.mkldnn.enabled = False
+                torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
                 begun.restore()
                 continue
             most = len(batch.item_ids)
