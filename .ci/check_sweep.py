@@ -5,6 +5,7 @@ import math
 import sys
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 from mlflow.models import get_model_info
 from mlflow.tracking import MlflowClient
@@ -50,7 +51,9 @@ def check(output: Path) -> None:
     assert "plotly" in html
     assert "<script src=" not in html, "the chart must work offline"
 
-    client = MlflowClient(f"sqlite:///{output.resolve()}/mlflow.db")
+    store = f"sqlite:///{output.resolve()}/mlflow.db"
+    mlflow.set_tracking_uri(store)
+    client = MlflowClient(store)
     experiments = [e.experiment_id for e in client.search_experiments()]
     runs = client.search_runs(experiments)
     parents = [run for run in runs if run.data.tags["easrec.kind"] == "sweep"]
@@ -82,7 +85,7 @@ def check(output: Path) -> None:
     of_front = set(frame.loc[frame["pareto"] | frame["pareto_latency"], "architecture_id"])
     assert {model.tags["architecture_id"] for model in models} == of_front
     for model in models:
-        assert get_model_info(model.artifact_location).signature is not None
+        assert get_model_info(f"models:/{model.model_id}").signature is not None
     print(f"{output}: files and MLflow agree on {len(frame)} trials")
 
 
