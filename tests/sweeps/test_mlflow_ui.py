@@ -5,6 +5,7 @@ With --screenshots DIR the pages are kept as pictures, which is how those in doc
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,9 @@ VALID = "valid/unseen/ndcg_at_10"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browsers.missing() is not None, reason=str(browsers.missing())),
+    pytest.mark.skipif(
+        "EASREC_TEST_BROWSER" not in os.environ, reason="a browser takes minutes: set EASREC_TEST_BROWSER=1"
+    ),
 ]
 
 
