@@ -11,7 +11,7 @@ import sweeps.store as store_module
 from easrec.files import write_json
 from easrec.models.architecture import Architecture
 from easrec.training import EpochReport
-from sweeps.budget import Budget
+from sweeps.bounds import Budget
 from sweeps.presets import quick
 from sweeps.progress import Snapshot, StageState, Watcher, time_left_s
 from sweeps.reporter import ProgressReporter, duration_text, status_line
