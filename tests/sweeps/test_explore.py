@@ -39,9 +39,6 @@ from tests.sweeps.finished_sweep import write_log
 
 ROOT = Path(__file__).parents[2]
 
-# The stand-in for training leaves less than what is now read of a trial: its ranks, weights and epochs.
-pytestmark = pytest.mark.skip(reason="the stand-in for training lacks files that a trial leaves now")
-
 
 class Shared:
     """Data that need not be shared."""
@@ -69,6 +66,12 @@ class Recorder:
 
     def record_fronts(self, frame: pd.DataFrame) -> None:
         pass
+
+    def record_configuration(self, record: Any) -> None:
+        pass
+
+    def share_views(self, accuracy: str) -> dict[str, str]:
+        return {}
 
     def record_sweep(self, **what: Any) -> None:
         pass
@@ -167,6 +170,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     monkeypatch.setattr(sweep_module, "measure_network", measure)
     monkeypatch.setattr(report_module, "pareto_html", lambda *args: None)
     monkeypatch.setattr(report_module, "pareto_png", lambda *args: None)
+    monkeypatch.setattr(report_module, "log_front_models", lambda *args: None)
     monkeypatch.setattr(sweep_module, "create_store", lambda path: "sqlite:////nowhere")
     monkeypatch.setattr(sweep_module, "SweepRecorder", Recorder)
     return asked
