@@ -14,6 +14,8 @@ _ELSEWHERE = {
     "--tradeoffs": "explore.py draws its lambdas from a range, --tradeoff-range LOW HIGH; a grid of them is "
     "for lambda_sweep.py",
     "--plan": "explore.py cannot say beforehand what it will train; lambda_sweep.py --plan times the stages",
+    "--from-run": "one recorded trial is repeated by lambda_sweep.py --from-run",
+    "--independent": "explore.py shares what its trials have in common; --independent is for lambda_sweep.py",
 }
 
 

@@ -8,13 +8,13 @@ import sys
 
 from easrec.errors import InputError
 from sweeps.command_line import parse
-from sweeps.oracle_config import OracleConfig
+from sweeps.oracle_config import ELSEWHERE, OracleConfig
 
 
 def main() -> int:
     """Run the oracle that the command line describes; returns the exit status."""
     try:
-        config = parse(OracleConfig, "oracle.py")
+        config = parse(OracleConfig, "oracle.py", elsewhere=ELSEWHERE)
         config.check()
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         # Imported late: torch and Ray take seconds, and --help needs neither.

@@ -5,6 +5,7 @@ import re
 from urllib.parse import unquote
 
 from easrec.errors import InputError
+from easrec.files import what_is_at
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 """MLflow's own variable of the environment for the address of a store."""
@@ -79,6 +80,30 @@ def check_ray_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise InputError(f"--ray-address must be local, auto or HOST:PORT, got {address}")
+
+
+def existing_store(address: str) -> str:
+    """The whole address of an MLflow store that must be there already.
+
+    Raises:
+        InputError: it has no such form, lacks its password, or is a database file that does not exist.
+    """
+    address = with_password(address)
+    if is_masked(address):
+        raise InputError(
+            f"the password of the MLflow store {address} is kept nowhere; give the whole address in "
+            f"{TRACKING_VARIABLE}"
+        )
+    scheme, _, rest = address.partition("://")
+    if not rest or scheme == "file":
+        raise InputError(
+            f"{masked(address)!r} is no address of an MLflow store; write sqlite:////PATH/mlflow.db or "
+            "http://HOST:PORT"
+        )
+    # SQLAlchemy would make an empty database of a mistyped path.
+    if scheme == "sqlite" and what_is_at(rest.removeprefix("/")) != "file":
+        raise InputError(f"there is no MLflow database {rest.removeprefix('/')}, named by {address!r}")
+    return address
 
 
 def check_tracking_uri(address: str) -> None:

@@ -41,6 +41,9 @@ class ExploreConfig(SweepConfig):
     # An exploration draws its lambdas, and cannot say beforehand what it will train.
     tradeoffs: Annotated[tuple[float, ...], tyro.conf.Suppress, tyro.conf.Fixed] = ()
     plan: Annotated[bool, tyro.conf.Suppress, tyro.conf.Fixed] = False
+    # Of a grid of lambdas alone: one of its trials again, or all of them without what they share.
+    from_run: Annotated[str | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+    independent: Annotated[bool, tyro.conf.Suppress, tyro.conf.Fixed] = False
 
     space: Literal["lambda", "controllers", "full"] = "full"
     """What is searched. lambda: that alone. controllers: also the temperature, and the controllers' learning

@@ -7,7 +7,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from sweeps.bounds import Budget
 from sweeps.explore_config import RANGE_OPTIONS, ExploreConfig
-from sweeps.plan import preset_of
+from sweeps.plan import preset_of, trials_of_seeds
 from sweeps.presets import Preset
 from sweeps.spaces import SPACES, Interval, Point, SearchSpace, apply, parse_set
 from sweeps.trial import TrialConfig
@@ -124,23 +124,9 @@ def trials_of(
     code_version: str,
 ) -> list[TrialConfig]:
     """The trials of a point, one for each seed."""
-    here = apply(point, preset)
-    return [
-        TrialConfig(
-            space=here.space,
-            search=dataclasses.replace(here.search, seed=seed),
-            retrain=dataclasses.replace(here.retrain, seed=seed),
-            transfer_from=here.transfer_from,
-            data_checksum=data.checksum,
-            code_version=code_version,
-            device=device,
-            threads=config.cpus_per_trial,
-            warmup_threads=config.warmup_threads,
-            measure_on=config.measure_on,
-            budget=budget,
-        )
-        for seed in range(config.seed, config.seed + config.seeds)
-    ]
+    return trials_of_seeds(
+        config, apply(point, preset), data, device=device, code_version=code_version, budget=budget
+    )
 
 
 def refused_space(trial: TrialConfig) -> str | None:

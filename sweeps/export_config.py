@@ -8,7 +8,7 @@ from pathlib import Path
 
 from easrec.errors import InputError
 from easrec.files import what_is_at
-from sweeps.addresses import TRACKING_VARIABLE, is_masked, masked, with_password
+from sweeps.addresses import TRACKING_VARIABLE, existing_store, masked
 from sweeps.output import SWEEP, noted_tracking_uri
 
 
@@ -100,22 +100,7 @@ class ExportConfig:
             uri = noted_tracking_uri(self.output)
         if uri is None:
             return None
-        uri = with_password(uri)
-        if is_masked(uri):
-            raise InputError(
-                f"the password of the MLflow store {uri} is kept nowhere; give the whole address in "
-                f"{TRACKING_VARIABLE}"
-            )
-        scheme, _, rest = uri.partition("://")
-        if not rest or scheme == "file":
-            raise InputError(
-                f"{masked(uri)!r} is no address of an MLflow store; write sqlite:////PATH/mlflow.db or "
-                "http://HOST:PORT"
-            )
-        # SQLAlchemy would make an empty database of a mistyped path.
-        if scheme == "sqlite" and not Path(rest.removeprefix("/")).is_file():
-            raise InputError(f"there is no MLflow database {rest.removeprefix('/')}, named by {uri!r}")
-        return uri
+        return existing_store(uri)
 
     @staticmethod
     def command() -> str:

@@ -1,8 +1,16 @@
-"""How a program ends that is told to: Ctrl-C, or SIGTERM from a batch system."""
+"""How a program ends early: by Ctrl-C or a batch system's SIGTERM, or for want of a disk or a storage."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from rich.console import Console
+
+from easrec.errors import DiskFullError
+from sweeps.storage_error import StorageError
+
+STOPPING = (KeyboardInterrupt, StorageError, DiskFullError)
+"""What ends a program so that the same command goes on with it."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -16,3 +24,15 @@ def sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def say_stopped(end: BaseException, command: str, console: Console) -> int:
+    """Print why a program ended with one of `STOPPING` and what goes on with it; returns the exit status."""
+    because, status = (": " + str(end), 1) if not isinstance(end, KeyboardInterrupt) else ("", INTERRUPTED)
+    console.print(
+        f"\nstopped{because}; what is finished is kept. Go on with:\n  {command}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return status

@@ -18,7 +18,7 @@ from easrec.nas.resources import network_flops, network_parameters
 from easrec.nas.training_cost import retraining_flops
 from sweeps.cluster import Cluster, ray_cluster
 from sweeps.data import SweepData, load_data
-from sweeps.interruption import INTERRUPTED, sigterm_as_interrupt
+from sweeps.interruption import STOPPING, say_stopped, sigterm_as_interrupt
 from sweeps.nodes import check_nodes
 from sweeps.objects import open_storage
 from sweeps.oracle_charts import oracle_png
@@ -27,11 +27,10 @@ from sweeps.oracle_judgement import Judgement, judge, judgement_table, read_swee
 from sweeps.oracle_tables import COST, SUPERNET, Truth
 from sweeps.oracle_trial import Member, train_member
 from sweeps.output import STORE, SWEEP, identify, locked_output
-from sweeps.plan import build_trials, preset_of
+from sweeps.plan import preset_of, trials_of_seeds
 from sweeps.presets import Preset
 from sweeps.reporter import duration_text
 from sweeps.shared_storage import shared_store
-from sweeps.storage_error import StorageError
 from sweeps.store import OnBusy, Store, code_version, content_key
 from sweeps.summary import counted
 from sweeps.trainable import SharedData
@@ -65,18 +64,10 @@ def run_oracle(config: OracleConfig, *, console: Console | None = None) -> int:
         try:
             with sigterm_as_interrupt():
                 return _Oracle(config, preset, data, path, console).run(judged)
-        except (KeyboardInterrupt, StorageError) as end:
-            because, status = f": {end}", 1
-            if isinstance(end, KeyboardInterrupt):
-                because, status = "", INTERRUPTED
+        except STOPPING as end:
+            # Stopped before it was written down, there is nothing to resume.
             command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
-            console.print(
-                f"\nstopped{because}; what is finished is kept. Go on with:\n  {command}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            return status
+            return say_stopped(end, command, console)
 
 
 def _default_output(config: OracleConfig) -> Path:
@@ -114,9 +105,9 @@ class _Oracle:
         with ray_cluster(self.config) as cluster, sigterm_as_interrupt():
             if self.config.ray_address != "local":
                 check_nodes(self.path if self.objects is None else None, cluster.workers())
-            trials = build_trials(
+            trials = trials_of_seeds(
                 self.config,
-                dataclasses.replace(self.preset, tradeoffs=(0.0,)),
+                self.preset,
                 self.data,
                 device=cluster.device,
                 code_version=code_version(),

@@ -1,8 +1,8 @@
 """What a user asks of the oracle. Imports nothing slow: the command line's help is made from it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -11,6 +11,22 @@ from easrec.files import what_is_at
 from sweeps.config import SweepConfig
 
 _RESULTS = "results.parquet"
+
+ELSEWHERE = {
+    option: f"{option} is an option of lambda_sweep.py: the oracle retrains every architecture from the warm "
+    "supernet, and measures nothing"
+    for option in (
+        "--tradeoffs",
+        "--plan",
+        "--from-run",
+        "--independent",
+        "--tracking-uri",
+        "--measure-on",
+        "--latency-threads",
+        "--transfer-from",
+    )
+}
+"""Options of a sweep that an oracle has not, and what is said of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,29 +42,21 @@ class OracleConfig(SweepConfig):
     draws: int = 2000
     """Random searches that a sweep is compared with; they cost nothing, as all results are known."""
 
-    # Of a sweep alone.
-    tradeoffs: Annotated[tuple[float, ...], tyro.conf.Suppress] = ()
-    plan: Annotated[bool, tyro.conf.Suppress] = False
-    tracking_uri: Annotated[str | None, tyro.conf.Suppress] = None
-    measure_on: Annotated[str | None, tyro.conf.Suppress] = None
-    latency_threads: Annotated[int, tyro.conf.Suppress] = 1
-    transfer_from: Annotated[Any, tyro.conf.Suppress] = field(default=None)
+    # Of a sweep alone; the oracle retrains from warm supernets, and measures nothing.
+    tradeoffs: Annotated[tuple[float, ...], tyro.conf.Suppress, tyro.conf.Fixed] = ()
+    plan: Annotated[bool, tyro.conf.Suppress, tyro.conf.Fixed] = False
+    from_run: Annotated[str | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+    independent: Annotated[bool, tyro.conf.Suppress, tyro.conf.Fixed] = False
+    tracking_uri: Annotated[str | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+    measure_on: Annotated[str | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+    latency_threads: Annotated[int, tyro.conf.Suppress, tyro.conf.Fixed] = 1
+    transfer_from: Annotated[
+        Literal["warm", "searched", "fresh"] | None, tyro.conf.Suppress, tyro.conf.Fixed
+    ] = None
 
     def check(self) -> None:
         """Refuse options that cannot be meant; `InputError` names the option and its value."""
         SweepConfig.check(self)
-        for name, option in (
-            ("tradeoffs", "--tradeoffs"),
-            ("plan", "--plan"),
-            ("tracking_uri", "--tracking-uri"),
-            ("measure_on", "--measure-on"),
-            ("transfer_from", "--transfer-from"),
-        ):
-            if getattr(self, name):
-                raise InputError(
-                    f"{option} is an option of lambda_sweep.py: the oracle retrains every architecture from "
-                    "the warm supernet, and measures nothing"
-                )
         if self.draws < 1:
             raise InputError(f"--draws must be at least 1, got {self.draws}")
         for sweep in self.sweeps:

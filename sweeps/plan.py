@@ -11,6 +11,7 @@ from easrec.nas.controllers import TemperatureSchedule
 from easrec.nas.resources import network_flops
 from easrec.nas.search import SearchConfig
 from easrec.retrain import RetrainConfig
+from sweeps.bounds import Budget
 from sweeps.config import SweepConfig
 from sweeps.method_options import MethodOptions
 from sweeps.presets import PRESETS, Preset
@@ -96,9 +97,32 @@ def build_trials(
 ) -> list[TrialConfig]:
     """One trial for each lambda and seed, in the order in which they are started."""
     return [
+        trial
+        for tradeoff in extremes_first(preset.tradeoffs)
+        for trial in trials_of_seeds(
+            config,
+            dataclasses.replace(preset, search=dataclasses.replace(preset.search, tradeoff=tradeoff)),
+            data,
+            device=device,
+            code_version=code_version,
+        )
+    ]
+
+
+def trials_of_seeds(
+    config: SweepConfig,
+    preset: Preset,
+    data: SplitData,
+    *,
+    device: str,
+    code_version: str,
+    budget: Budget | None = None,
+) -> list[TrialConfig]:
+    """One trial for each seed, with the preset's own lambda."""
+    return [
         TrialConfig(
             space=preset.space,
-            search=dataclasses.replace(preset.search, tradeoff=tradeoff, seed=seed),
+            search=dataclasses.replace(preset.search, seed=seed),
             retrain=dataclasses.replace(preset.retrain, seed=seed),
             transfer_from=preset.transfer_from,
             data_checksum=data.checksum,
@@ -108,8 +132,8 @@ def build_trials(
             warmup_threads=config.warmup_threads,
             measure_on=config.measure_on,
             independent=config.independent,
+            budget=budget,
         )
-        for tradeoff in extremes_first(preset.tradeoffs)
         for seed in range(config.seed, config.seed + config.seeds)
     ]
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 from rich.console import Console
 
-from easrec.errors import DiskFullError, InputError
+from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.evaluation.protocols import PROTOCOLS, selection_protocol, usable_protocols
 from easrec.training import FEW_STEPS
@@ -24,7 +24,7 @@ from sweeps.config import SweepConfig
 from sweeps.configurations import configurations_frame
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.estimate import steps_per_epoch
-from sweeps.interruption import INTERRUPTED, sigterm_as_interrupt
+from sweeps.interruption import STOPPING, say_stopped, sigterm_as_interrupt
 from sweeps.layer_table import measure_layers
 from sweeps.measuring import MeasuringPlace
 from sweeps.mlflow_store import create_store, ui_command
@@ -60,7 +60,6 @@ from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
 from sweeps.results import FailedTrial, TrialRecord, results_frame
 from sweeps.shared_storage import shared_store
-from sweeps.storage_error import StorageError
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
 from sweeps.summary import (
     configurations_legend,
@@ -126,19 +125,10 @@ def run_sweep(
         try:
             with sigterm_as_interrupt():
                 return kind(config, preset, data, path, objects, console).run()
-        except (KeyboardInterrupt, StorageError, DiskFullError) as end:
-            # Stopped before the sweep was written down, there is nothing to resume.
+        except STOPPING as end:
+            # Stopped before it was written down, there is nothing to resume.
             command = dataclasses.replace(config, resume=(path / SWEEP).is_file()).command()
-            because, status = f": {end}", 1
-            if isinstance(end, KeyboardInterrupt):
-                because, status = "", INTERRUPTED
-            console.print(
-                f"\nstopped{because}; what is finished is kept. Go on with:\n  {command}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            return status
+            return say_stopped(end, command, console)
 
 
 def _recorded_at(config: SweepConfig, path: Path) -> str | None:

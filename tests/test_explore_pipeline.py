@@ -25,7 +25,9 @@ def test_help_explains_every_option_and_none_of_a_grid() -> None:
     words = re.sub(r"[│╭╮╰╯─\s]+", " ", done.stdout)
     for field in dataclasses.fields(ExploreConfig):
         explained = re.search(rf"{option(field.name)} (\S+ ){{4,99}}?\(default:", words)
-        assert bool(explained) == (field.name not in ("tradeoffs", "plan")), field.name
+        assert bool(explained) == (field.name not in ("tradeoffs", "plan", "from_run", "independent")), (
+            field.name
+        )
 
 
 @pytest.mark.parametrize(

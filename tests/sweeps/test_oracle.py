@@ -10,7 +10,8 @@ import pytest
 
 from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
-from sweeps.oracle_config import OracleConfig
+from sweeps.command_line import parse
+from sweeps.oracle_config import ELSEWHERE, OracleConfig
 from sweeps.oracle_tables import COST, SUPERNET
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +86,6 @@ def test_the_oracle_knows_what_a_sweep_found_and_all_else(log: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tradeoffs": (1.0,)}, "--tradeoffs is an option of lambda_sweep.py"),
-        ({"transfer_from": "fresh"}, "--transfer-from is an option of lambda_sweep.py"),
         ({"draws": 0}, "--draws must be at least 1, got 0"),
         ({"sweeps": (Path("nowhere"),)}, "--sweeps nowhere is not the directory of a finished sweep"),
         ({"seeds": 0}, "--seeds must be at least 1"),
@@ -95,6 +94,13 @@ def test_the_oracle_knows_what_a_sweep_found_and_all_else(log: Path) -> None:
 def test_what_cannot_be_meant_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         OracleConfig(**settings).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", sorted(ELSEWHERE))
+def test_options_of_a_sweep_that_would_change_nothing_are_told_apart(option: str) -> None:
+    words = [option] if option in ("--plan", "--independent") else [option, "1"]
+    with pytest.raises(InputError, match=f"{option} is an option of lambda_sweep.py"):
+        parse(OracleConfig, "oracle.py", words, elsewhere=ELSEWHERE)
 
 
 def test_sweeps_to_be_judged_may_change_when_an_oracle_is_resumed() -> None:
