@@ -1,17 +1,19 @@
 """Which trials go on at a rung, and that Ray Tune stops the others."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray import tune
 
-import sweeps.cluster  # noqa: F401  # before ray: it sets what Ray reads on import
+from sweeps.cluster import ray_cluster  # before Ray, whose settings it chooses
+from sweeps.config import SweepConfig
 from sweeps.halving import MultiObjectiveHalving, Rung, crowding_distances
+
+from ray import tune  # isort: skip
 
 
 def scheduler(**settings: Any) -> MultiObjectiveHalving:
@@ -102,14 +104,13 @@ def test_settings_that_make_no_rungs_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_ray_stops_trials_that_are_beaten_and_frees_what_they_held() -> None:
+def test_ray_stops_trials_that_are_beaten(tmp_path: Path) -> None:
     def train(config: dict[str, Any]) -> None:
         for epoch in range(1, 20):
             tune.report(report(epoch, config["ndcg"] * epoch, config["flops"]))
 
     stopped = []
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
+    with ray_cluster(SweepConfig()):
         results = tune.Tuner(
             tune.with_resources(train, {"CPU": 1}),
             param_space=tune.grid_search(
@@ -117,11 +118,11 @@ def test_ray_stops_trials_that_are_beaten_and_frees_what_they_held() -> None:
             ),
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
+                max_concurrent_trials=1,
                 scheduler=scheduler(first=3, on_stop=lambda config, last: stopped.append((config, last))),
             ),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
         ).fit()
-    finally:
-        ray.shutdown()
     assert sorted((one.config["flops"], one.metrics["epoch"]) for one in results) == [
         (1.0, 19), (2.0, 3), (3.0, 19),
     ]  # fmt: skip
