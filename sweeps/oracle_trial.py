@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ray import tune
 
 from easrec.data.sequences import SplitData
 from easrec.evaluation.protocols import evaluate, selection_protocol
 from easrec.models.architecture import Architecture
 from easrec.nas.supernet import Supernet
 from sweeps.gpu_share import limit_memory
-from sweeps.store import EntryBusyError, OnBusy, Store, StoredFailureError, Workspace, content_key
-from sweeps.trainable import SharedData
+from sweeps.store import OnBusy, Store, Workspace, content_key
+from sweeps.trainable import SharedData, report_status
 from sweeps.trial import SUPERNET, TrialConfig, retrain_stage
 
 
@@ -82,12 +81,9 @@ def train_member(
     torch.set_num_threads(member.trial.threads)
     limit_memory(member.trial.device, share)
     own, split = store.owned_by(f"oracle {member.trial_id}"), data.get()
-    try:
+
+    def work() -> None:
         score_stage(member, split, own)
         retrain_stage(member.trial, member.architecture, split, own, on_busy=on_busy)
-        status = "finished"
-    except EntryBusyError:
-        status = "deferred"
-    except StoredFailureError:
-        status = "failed"
-    tune.report({"status": status})
+
+    report_status(work)

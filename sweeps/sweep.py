@@ -92,13 +92,12 @@ def run_sweep(
 ) -> int:
     """Run or resume a sweep and report it; returns the exit status.
 
-    `kind` says what a sweep's trials are; left out, one of each lambda and seed.
-
     0: all trials finished. 1: some or all failed. 130: interrupted.
 
     Args:
         config: what the user asks for.
         console: where to print.
+        kind: what the sweep's trials are; left out, one of each lambda and seed.
         preset: the settings of the trials; those of `config` if left out.
         data: what to train on; what `config` names, if left out.
 

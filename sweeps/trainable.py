@@ -1,7 +1,7 @@
 """What runs in Ray's processes: warm-ups, trials and measurements, each on a few CPU threads."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -67,8 +67,14 @@ def train(
     # depend on their number, so it is the trial's.
     torch.set_num_threads(trial.threads)
     limit_memory(trial.device, share)
+    own = store.owned_by(f"trial {trial.trial_id}")
+    report_status(lambda: run_trial(trial, data.get(), own, on_busy=on_busy))
+
+
+def report_status(work: Callable[[], object]) -> None:
+    """Do the work of a trial, whose results go to a store, and tell Ray how it ended; see `train`."""
     try:
-        run_trial(trial, data.get(), store.owned_by(f"trial {trial.trial_id}"), on_busy=on_busy)
+        work()
         status = "finished"
     except EntryBusyError:
         status = "deferred"
