@@ -96,6 +96,22 @@ def test_no_more_is_retrained_than_there_are_architectures() -> None:
     assert found.wall_s == pytest.approx(8 * found.retrain_epochs + 4)
 
 
+def test_an_independent_sweep_warms_up_and_retrains_for_each_trial() -> None:
+    tradeoffs = tuple(float(number) for number in range(20))
+    stages = {}
+    for independent in (False, True):
+        config = SweepConfig(tradeoffs=tradeoffs, independent=independent)
+        found = estimate(
+            preset_of(config), EpochTimes(1.0, 1.0, 1.0), seeds=2, slots=2, warmup_slots=2,
+            trial_resources={}, warmup_resources={}, measure_s=1.0, measure_resources={},
+            independent=independent,
+        )  # fmt: skip
+        stages[independent] = {stage.name: stage.count for stage in found.stages}
+    # Twelve architectures are all that there are, so 20 trials of a seed share retrainings.
+    assert stages[False] == {"warm-ups": 2, "searches": 40, "retrainings": 24, "measurements": 12}
+    assert stages[True] == {"warm-ups": 40, "searches": 40, "retrainings": 40, "measurements": 12}
+
+
 def test_the_users_that_are_timed_fill_the_batches() -> None:
     data = leave_one_out(synthetic_interactions(200, 40, 12, seed=0))
     preset = preset_of(SweepConfig(preset="smoke", max_length=4, batch_size=8))

@@ -97,6 +97,12 @@ def test_random_search_equals_the_mean_over_all_orders():
     assert (found.share_low, found.share_high) == (min(shares), max(shares))
 
 
+def test_a_draw_that_finds_as_much_is_beaten_by_half() -> None:
+    truth = Truth.of(SMALL, ACCURACY)
+    # With all retrained every draw finds the whole front, as the search did.
+    assert random_search(truth, 100.0, share=truth.hypervolume_share(list("abcd")), draws=10).beaten == 0.5
+
+
 def test_the_first_architecture_is_retrained_whatever_it_costs():
     found = random_search(Truth.of(SMALL, ACCURACY), 0.0, share=2.0, draws=200)
     assert found.num_architectures == 1

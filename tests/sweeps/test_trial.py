@@ -284,6 +284,7 @@ def test_an_independent_sweep_shares_nothing_between_tradeoffs() -> None:
     data = leave_one_out(synthetic_interactions(20, 40, 8, seed=0))
     config = SweepConfig(tradeoffs=(0.0, 1.0), seeds=2, independent=True)
     trials = build_trials(config, preset_of(config), data, device="cpu", code_version="x")
+    assert {trial.transfer_from for trial in trials} == {"searched"}
     assert len({trial.warm_key for trial in trials}) == 4
     assert len({trial.retrain_key(ARCHITECTURE) for trial in trials}) == 4
     with pytest.raises(InputError, match=r"--independent retrains .* so --transfer-from warm does not go"):
