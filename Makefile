@@ -61,6 +61,8 @@ bench: install
 	$(BIN)/python benchmarks/targets_per_second.py --pip-args="$(PIP_ARGS)"
 	$(BIN)/python benchmarks/item_tables.py
 	$(BIN)/python benchmarks/cluster_load.py
+	$(BIN)/python benchmarks/sweep_overhead.py
+	$(BIN)/python benchmarks/sweep_cost.py
 	$(BIN)/python benchmarks/time_to_accuracy.py --pip-args="$(PIP_ARGS)"
 
 install: $(VENV)/installed

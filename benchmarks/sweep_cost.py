@@ -3,10 +3,10 @@
     python benchmarks/sweep_cost.py
 
 For each seed in turn: the full-size network trained by itself to early stopping, a sweep of eight lambdas,
-and the same sweep with `--independent`, each as a process of its own on an idle machine. Counted is the
-processor time of the program and of all processes that it starts, those of Ray too. What is done is kept in
-the cache directory: a stopped run goes on by the same command. Results are printed and written to the section
-"Cost of a sweep" of RESULTS.md.
+the same sweep with each of the named shortcuts, and with `--independent`, each as a process of its own.
+Counted is the processor time of the program and of all processes that it starts, those of Ray too. What is
+done is kept in the cache directory: a stopped run goes on by the same command. Results are printed and
+written to the section "Cost of a sweep" of RESULTS.md.
 """
 
 import shutil
@@ -31,6 +31,8 @@ from sweeps.store import code_version, content_key
 
 ROOT = Path(__file__).parents[1]
 TRADEOFFS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+SHORTCUTS = {"frozen": "--freeze-weights", "short": "--search-epochs 2"}
+"""What makes a sweep cheaper still, by name."""
 _POLL_S = 0.5
 ACCURACY = "valid/unseen/ndcg_at_10"
 
@@ -130,8 +132,9 @@ def run(config: SweepCostConfig) -> None:
     owner = content_key([code_version(), config.data, config.preset, list(config.tradeoffs)])
     directory = (config.directory or default_cache_dir() / "sweep-cost") / owner
     directory.mkdir(parents=True, exist_ok=True)
-    costs: dict[str, list[Cost]] = {"plain": [], "sweep": [], "independent": []}
-    frames: dict[str, list[pd.DataFrame]] = {"sweep": [], "independent": []}
+    sweeps = ("sweep", *SHORTCUTS, "independent")
+    costs: dict[str, list[Cost]] = {"plain": [], **{name: [] for name in sweeps}}
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in sweeps}
     for seed in range(config.seeds):
         common = ["--dataset", config.data, "--seed", str(seed)]
         plain = [
@@ -146,7 +149,13 @@ def run(config: SweepCostConfig) -> None:
             "pipelines/lambda_sweep.py", *common, "--preset", config.preset,
             "--tradeoffs", *map(str, config.tradeoffs),
         ]  # fmt: skip
-        for name, words in (("plain", plain), ("sweep", sweep), ("independent", [*sweep, "--independent"])):
+        programs = {
+            "plain": plain,
+            "sweep": sweep,
+            **{name: [*sweep, *option.split()] for name, option in SHORTCUTS.items()},
+            "independent": [*sweep, "--independent"],
+        }
+        for name, words in programs.items():
             output, cost = measured_once(directory, f"{name}-seed{seed}", words)
             costs[name].append(cost)
             if name in frames:
@@ -161,6 +170,7 @@ def section(config: SweepCostConfig, costs: dict[str, list[Cost]], frames: dict[
     names = {
         "plain": "the full-size network alone",
         "sweep": f"a sweep of {len(config.tradeoffs)} lambdas",
+        **{name: f"the same with {option}" for name, option in SHORTCUTS.items()},
         "independent": "the same with --independent",
     }
     every = pd.concat(frames.values())
