@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from idle import Interval, idle_s_per_trial
 from report import command, conditions, markdown_table, own_versions, paragraph, verdict, write_section
 from script import run_script
 
@@ -55,14 +56,6 @@ class OverheadConfig:
                 f"--trials {self.trials} keeps {available_cpus()} CPUs busy for too short a time; ask for "
                 f"{fewest} or more"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A computation of a trial, in seconds since 1970."""
-
-    start_s: float
-    end_s: float
 
 
 def timed(words: list[str], log: Path) -> float:
@@ -103,19 +96,6 @@ def computations(store: Path) -> list[Interval]:
         result = read_json(path)
         found.append(Interval(result["start_ms"] / 1000, result["end_ms"] / 1000))
     return found
-
-
-def idle_s_per_trial(intervals: list[Interval], slots: int, trials: int) -> float:
-    """Seconds of a slot per trial in which nothing is computed, from the first start to the last one.
-
-    After the last start slots are idle because there is nothing left to do.
-
-    >>> idle_s_per_trial([Interval(0, 4), Interval(5, 9), Interval(9.5, 20)], slots=1, trials=3)
-    0.5
-    """
-    first, last = min(one.start_s for one in intervals), max(one.start_s for one in intervals)
-    busy = sum(min(one.end_s, last) - one.start_s for one in intervals)
-    return (slots * (last - first) - busy) / trials
 
 
 def run(config: OverheadConfig) -> None:

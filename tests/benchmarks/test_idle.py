@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.sweep_overhead import Interval, idle_s_per_trial
+from benchmarks.idle import Interval, idle_s_per_trial
 
 
 @st.composite
