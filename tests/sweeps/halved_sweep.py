@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -46,8 +47,8 @@ def trials_of(tradeoffs: Sequence[float], data: SplitData) -> list[TrialConfig]:
     return sorted(trials, key=lambda trial: tradeoffs.index(trial.tradeoff))
 
 
-def derive(trial: TrialConfig, architecture: Architecture, store: Store) -> None:
-    """Leave a warm-up and a search in a store, as if this architecture had been found."""
+def derive(trial: TrialConfig, architecture: Architecture, store: Store, **more: Any) -> None:
+    """Leave a warm-up and a search in a store, as if this architecture had been found, and `more`."""
     store.get_or_compute(
         "warm", trial.warm_key, lambda _: {"epochs": [], "warmup_s": 1.0, "micro_batch_size": None}
     )
@@ -58,6 +59,7 @@ def derive(trial: TrialConfig, architecture: Architecture, store: Store) -> None
         "search_s": 1.0,
         "latencies_ms": [],
         "micro_batch_size": None,
+        **more,
     }
     store.get_or_compute("search", trial.search_key, lambda _: found)
 

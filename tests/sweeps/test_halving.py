@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from optuna.trial import TrialState
 
 from sweeps.cluster import ray_cluster  # before Ray, whose settings it chooses
 from sweeps.config import SweepConfig
@@ -20,20 +21,36 @@ from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import DiskFullError, InputError
 from easrec.files import read_json
 from easrec.models.architecture import Architecture
+from easrec.nas.resources import network_flops
 from sweeps.command_line import parse
 from sweeps.coordinator import Coordinator
 from sweeps.data import load_data
 from sweeps.explore_config import ExploreConfig
+from sweeps.explore_plan import budget_of, explored_preset, space_of
+from sweeps.explore_plan import trials_of as trials_of_point
 from sweeps.halving import Halving, HalvingScheduler, StoppedError
 from sweeps.objects import open_storage
 from sweeps.plan import build_trials, preset_of
 from sweeps.remote_store import RemoteStore
 from sweeps.rungs import HALVING, Reached, Rungs
+from sweeps.samplers import make_sampler
 from sweeps.store import PROGRESS, DirectoryEntry, Store, code_version
+from sweeps.study import SweepStudy, load_study, point_of, study_name
+from sweeps.study import open_storage as open_study_storage
 from sweeps.trainable import SharedData
 from sweeps.trial import TrialConfig, run_trial
 from sweeps.tuner import train_trials
-from tests.sweeps.halved_sweep import BAD, EPOCHS, GOOD, OPTIONS, SMALL, derive, trials_of, write_log
+from tests.sweeps.halved_sweep import (
+    BAD,
+    EPOCHS,
+    GOOD,
+    MAX_LENGTH,
+    OPTIONS,
+    SMALL,
+    derive,
+    trials_of,
+    write_log,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -130,6 +147,18 @@ def test_a_judge_is_told_of_the_best_so_far_and_of_the_end(tmp_path: Path, data:
     run_trial(short, data, store, judge=judge)
     assert len(judge.seen) < EPOCHS
     assert [one.last for one in judge.seen] == [False] * (len(judge.seen) - 1) + [True]
+
+
+def test_a_judge_is_told_the_latency_that_a_search_went_by(tmp_path: Path, data: SplitData) -> None:
+    (trial,) = trials_of([0.0], data)
+    trial = dataclasses.replace(trial, search=dataclasses.replace(trial.search, resource="latency"))
+    store, judge = Store(tmp_path), Stub(last_epoch=1)
+    derive(trial, BAD, store, latencies_ms=[0.5, 0.25], candidate=1)
+    with pytest.raises(StoppedError):
+        run_trial(trial, data, store, judge=judge)
+    (one,) = judge.seen
+    assert one.costs == {"flops": network_flops(BAD, MAX_LENGTH), "latency_ms": 3 * 0.25}
+    assert (one.architecture, one.seed) == (BAD.architecture_id, 0)
 
 
 def test_a_retraining_that_died_before_it_was_judged_is_judged_by_the_same(
@@ -368,3 +397,59 @@ def test_a_sweep_with_halving_reports_what_it_stopped_and_does_not_train_it_agai
     assert pd.read_parquet(output / "results.parquet").equals(rows)
     assert "2 of 4 trials stopped early" in again
     assert mlflow_trials(output).keys() == runs.keys()
+
+
+@pytest.mark.slow
+def test_points_of_an_exploration_that_are_stopped_are_pruned(tmp_path: Path) -> None:
+    write_log(tmp_path / "log.csv")
+    storage, output = tmp_path / "storage", tmp_path / "sweep"
+    options = [
+        "--data", str(tmp_path / "log.csv"), "--storage", str(storage), "--output", str(output), *OPTIONS,
+        "--space", "lambda", "--sampler", "random", "--trials", "3", "--batch", "1",
+        "--max-flops", "10000000", "--halve-after", "2", "--halve-factor", "2",
+    ]  # fmt: skip
+    config = parse(ExploreConfig, "test", options)
+    preset = explored_preset(config)
+    split = load_data(config, preset).split
+    space = space_of(config, preset)
+    budget = budget_of(config, preset, space, split)
+    # A random sampler goes by seed and number alone, so these are the points that will be tried.
+    drawn = SweepStudy(
+        open_study_storage(None, tmp_path),
+        "drawn",
+        objectives=config.objectives,
+        parameters=space.parameters(),
+        settings={"batch": 3},
+        facts={},
+        sampler=lambda _: make_sampler(
+            "random", seed=0, parameters=list(space.parameters()), startup=2, population=4
+        ),
+    ).ask(3)
+    store = RemoteStore(open_storage(str(storage)), Coordinator())
+    networks = [GOOD, BAD, SMALL]
+    for point, network in zip(drawn, networks, strict=True):
+        (trial,) = trials_of_point(
+            point_of(point), config, preset, split, budget, device="cpu", code_version=code_version()
+        )
+        derive(trial, network, store)
+    command = [str(ROOT / "pipelines" / "explore.py"), *options]
+    text = run(command)
+
+    name = study_name(json.loads((output / "sweep.json").read_text())["sweep_id"])
+    told = load_study(name, open_study_storage(None, output)).get_trials(deepcopy=False)
+    assert [trial.params for trial in told] == [trial.params for trial in drawn]
+    # Batches of one: the good one has ended before the bad one begins.
+    assert [trial.state for trial in told] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
+    assert told[1].values is None and told[1].constraints["flops"] < 0
+    assert told[1].user_attrs["stopped"].startswith(f"after epoch 2 of its retraining {BAD.architecture_id}")
+    assert "2 finished, 0 refused, 1 stopped, 0 failed" in text
+    frame = pd.read_parquet(output / "results.parquet").set_index("trial_id")
+    (bad,) = told[1].user_attrs["trials"]
+    assert frame.loc[bad, "status"] == "stopped" and not frame.loc[bad, "pareto"]
+    assert set(frame["architecture_id"].dropna()) == {GOOD.architecture_id, SMALL.architecture_id}
+    assert mlflow_trials(output)[bad]["status"] == "KILLED"
+    before = stored(storage)
+    run([*command, "--resume"])
+    assert stored(storage) == before
+    again = load_study(name, open_study_storage(None, output)).get_trials(deepcopy=False)
+    assert [trial.state for trial in again] == [trial.state for trial in told]
