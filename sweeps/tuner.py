@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
 from sweeps.cluster import Cluster
+from sweeps.halving import Halving, HalvingScheduler
 from sweeps.measuring import MeasuringPlace
 from sweeps.progress import trial_label
 from sweeps.store import OnBusy, Store
@@ -68,6 +69,7 @@ def train_trials(
     on_end: Callable[[str], None],
     program: Callable[..., None] = train,
     label: Callable[[Any], str] = trial_label,
+    halving: Halving | None = None,
 ) -> dict[str, str]:
     """Run trials with Ray Tune, in their order, as many at once as the cluster has room for.
 
@@ -80,10 +82,15 @@ def train_trials(
         on_end: called in this thread with the id of each trial that ends, however it did.
         program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`.
         label: how people call a trial.
+        halving: stops retrainings that cannot reach the front; None: all come to their end.
 
     Returns:
         Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
+
+    Raises:
+        StorageError, DiskFullError: what was found of a retraining could not be written down.
     """
+    scheduler = None if halving is None else HalvingScheduler(halving.judge)
     trainable = tune.with_parameters(
         program,
         trials={trial.trial_id: trial for trial in trials},
@@ -91,6 +98,7 @@ def train_trials(
         store=store,
         on_busy=on_busy,
         share=cluster.memory_share,
+        **({} if halving is None else {"halving": halving.trial_side}),
     )
     # Tune's own records are of no use afterwards, and since trials report no checkpoint to Ray, they stay on
     # this machine.
@@ -98,7 +106,7 @@ def train_trials(
     tuner = tune.Tuner(
         tune.with_resources(trainable, cluster.resources),
         param_space={"trial": tune.grid_search([trial.trial_id for trial in trials])},
-        tune_config=tune.TuneConfig(reuse_actors=True),
+        tune_config=tune.TuneConfig(reuse_actors=True, scheduler=scheduler),
         run_config=tune.RunConfig(
             name=f"trials-{time.time_ns()}",
             storage_path=scratch,
@@ -109,6 +117,8 @@ def train_trials(
     )
     try:
         results = tuner.fit()
+        if scheduler is not None and scheduler.error is not None:
+            raise scheduler.error
         crashed = {}
         for result in results:
             if result.error is not None:
