@@ -72,8 +72,8 @@ class SweepOptions(DataOptions):
     only if it is among the best by rank. What is stopped depends on which trials came first. Left out: none
     is stopped."""
     halve_factor: int | None = None
-    """Of --halve-after: the epochs until it is looked at again are so many times those before, and 1 in so
-    many goes on of those that are looked at, besides those that none beats. Left out: 3."""
+    """With --halve-after: each look comes after so many times the epochs of the one before, and 1 in so many
+    goes on, besides those that none beats. Left out: 3."""
     plan: bool = False
     """Print the candidates, their FLOPs, the trials, and the time, CPU-hours and GPU-hours that they may
     take, on the cluster of --ray-address if there is one, and stop."""
