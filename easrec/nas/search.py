@@ -38,6 +38,7 @@ from easrec.training import (
     load_checkpoint,
     move,
     save_checkpoint,
+    scores_explained,
     seeded,
     state_digest,
     training_form,
@@ -143,7 +144,7 @@ def search(
     Raises:
         InputError: the data have nothing to train on, the checkpoint belongs to another run, or `max_flops`
             leaves no architecture.
-        NonFiniteLossError: a loss, or a weight, became NaN or infinite.
+        NonFiniteLossError: a loss, a weight or a score became NaN or infinite.
         MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
     _check_bound(space, config)
@@ -259,7 +260,8 @@ def search(
             check_weights(trained, stage="search", epoch=epoch, steps=step, learning_rate=learning_rate)
         metrics = _epoch_metrics(supernet, config, losses, step, controller_parts, temperature)
         if config.stop_on == "ndcg":
-            metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)
+            with scores_explained("search", epoch, step, config.learning_rate):
+                metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)
         epochs.append(clock.report("search", epoch, config.search_epochs, metrics))
         save_checkpoint(
             checkpoint_dir,
