@@ -22,6 +22,7 @@ from easrec.training import (
     fingerprint,
     load_checkpoint,
     save_checkpoint,
+    scores_explained,
     seeded,
     state_digest,
     training_form,
@@ -144,7 +145,7 @@ def retrain(
     Raises:
         InputError: the data have nothing to train on, `initial` does not fit, or the checkpoint belongs to
             another run.
-        NonFiniteLossError: the loss, or a weight, became NaN or infinite.
+        NonFiniteLossError: the loss, a weight or a score became NaN or infinite.
         MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
     with seeded(config.seed, "init", 0, device):
@@ -227,14 +228,15 @@ def train(
             learning_rate=config.learning_rate,
         )
         model.eval()
-        validation = evaluate(
-            model.scores,
-            data,
-            "valid",
-            max_length=config.max_length,
-            protocols=(protocol,),
-            device=device,
-        )
+        with scores_explained("retrain", epoch, len(losses), config.learning_rate):
+            validation = evaluate(
+                model.scores,
+                data,
+                "valid",
+                max_length=config.max_length,
+                protocols=(protocol,),
+                device=device,
+            )
         metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
         metrics |= {f"valid/{name}": value for name, value in validation.items()}
         epochs.append(clock.report("retrain", epoch, config.max_epochs, metrics))

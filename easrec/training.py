@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from easrec.data.batches import Batch, Form, num_training_batches, training_batches
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
+from easrec.evaluation.ranking import NonFiniteScoresError
 from easrec.files import write_atomically
 from easrec.micro_batches import is_out_of_memory
 from easrec.models.architecture import Architecture, CandidateSpace
@@ -189,6 +190,22 @@ def check_weights(
             f"weights are NaN or infinite after step {steps} of {stage} epoch {epoch}; the likely cause is a "
             f"learning rate that is too high ({learning_rate}): lower it"
         )
+
+
+@contextmanager
+def scores_explained(stage: Stage, epoch: int, steps: int, learning_rate: float) -> Iterator[None]:
+    """Let scores that finite weights overflow into, in a validation within a `with`, say what a loss would.
+
+    Raises:
+        NonFiniteLossError: a score is NaN or infinite.
+    """
+    try:
+        yield
+    except NonFiniteScoresError as error:
+        raise NonFiniteLossError(
+            f"scores are NaN or infinite after step {steps} of {stage} epoch {epoch}; the likely cause is a "
+            f"learning rate that is too high ({learning_rate}): lower it"
+        ) from error
 
 
 def fingerprint(*parts: Any) -> str:

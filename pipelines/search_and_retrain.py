@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from easrec.errors import InputError
+from easrec.errors import DiskFullError, InputError
 from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.evaluation.protocols import evaluate
 from easrec.files import write_json
-from easrec.micro_batches import MemoryExhaustedError
+from easrec.micro_batches import MemoryExhaustedError, memory_explained
 from easrec.models.architecture import CandidateSpace
 from easrec.models.saving import save_network
 from easrec.nas.resources import network_flops, network_parameters
@@ -171,10 +171,21 @@ def main() -> int:
             return 0 if repeat(config) else 1
         if config.tracking_uri is not None:
             raise InputError("--tracking-uri goes with --from-run: this program records nothing in MLflow")
-        run(config)
-    except (InputError, NonFiniteLossError, MemoryExhaustedError) as error:
+        sizes = (
+            f"batches of {config.search.batch_size} and {config.retrain.batch_size} sequences of up to "
+            f"{config.search.max_length} positions, {config.space.hidden_size} hidden dimensions"
+        )
+        with memory_explained("the search, or the training of what it derived", sizes):
+            run(config)
+    except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except (NonFiniteLossError, MemoryExhaustedError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except DiskFullError as error:
+        print(f"{name}: {error}; then the same command goes on", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last epoch", file=sys.stderr)
         return 130

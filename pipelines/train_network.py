@@ -8,11 +8,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from easrec.errors import InputError
+from easrec.errors import DiskFullError, InputError
 from sweeps.command_line import parse
 from sweeps.data_options import DataOptions
+
+if TYPE_CHECKING:
+    from easrec.data.sequences import SplitData
+    from easrec.models.architecture import Architecture
+
+# torch is imported where it is first needed: it takes seconds, and --help does not need it.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,18 +59,17 @@ class TrainConfig(DataOptions):
     """Where to train."""
 
 
-def run(config: TrainConfig) -> None:
-    """Train and evaluate; prints a line per epoch, then the figures of each seed and their mean."""
-    # Imported late: torch takes seconds, and --help does not need it.
+def run(config: TrainConfig) -> int:
+    """Train and evaluate; prints a line per epoch, then the figures of each seed and their mean.
+
+    Returns the exit status: 1, after a sentence, when a training failed in a way that would repeat itself.
+    """
     import torch
 
-    from easrec.evaluation.protocols import evaluate
-    from easrec.files import write_json
+    from easrec.micro_batches import MemoryExhaustedError, memory_explained
     from easrec.models.architecture import Architecture
-    from easrec.models.saving import save_network
     from easrec.nas.resources import network_flops
-    from easrec.retrain import RetrainConfig, retrain
-    from easrec.training import EpochReport
+    from easrec.training import NonFiniteLossError
     from sweeps.data import load_data
 
     torch.set_num_threads(config.threads)
@@ -77,55 +82,84 @@ def run(config: TrainConfig) -> None:
         gate_layers=config.gate_layers,
     )
     loaded = load_data(config)
-    data = loaded.split
     print(loaded.described)
     print(f"{architecture.architecture_id}: {network_flops(architecture, config.max_length):,} FLOPs")
+    sizes = (
+        f"batches of {config.batch_size} sequences of up to {config.max_length} positions, "
+        f"{config.hidden_size} hidden dimensions, {loaded.split.num_items:,} items"
+    )
     figures: list[dict[str, float]] = []
     for seed in range(config.seed, config.seed + config.seeds):
-        start = time.monotonic()
-
-        def show(report: EpochReport, seed: int = seed, start: float = start) -> None:
-            value = next(v for k, v in report.metrics.items() if k.endswith("ndcg_at_10"))
-            minutes = (time.monotonic() - start) / 60
-            left = (report.num_epochs - report.epoch) * report.duration_s / 60
-            print(
-                f"seed {seed} epoch {report.epoch}/{report.num_epochs} loss {report.metrics['loss']:.4f} "
-                f"valid NDCG@10 {value:.4f}; {report.duration_s:.1f} s an epoch, {minutes:.1f} min so far, "
-                f"at most {left:.1f} min left",
-                flush=True,
-            )
-
-        settings = RetrainConfig(
-            seed=seed,
-            max_length=config.max_length,
-            max_epochs=config.epochs,
-            patience=config.patience,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-        )
-        directory = config.output / f"seed{seed}"
-        result = retrain(
-            architecture,
-            data,
-            settings,
-            device=config.device,
-            checkpoint_dir=directory / "checkpoints",
-            on_epoch=show,
-        )
-        save_network(result.model, directory / "network")
-        metrics = {"best_epoch": float(result.best_epoch), "retrain_s": result.retrain_s}
-        with torch.inference_mode():
-            for split in ("valid", "test"):
-                found = evaluate(
-                    result.model.scores, data, split, max_length=config.max_length, device=config.device
-                )
-                metrics |= {f"{split}/{name}": value for name, value in found.items()}
-        write_json(directory / "metrics.json", metrics)
-        figures.append(metrics)
+        try:
+            with memory_explained("the training", sizes):
+                figures.append(train_seed(config, architecture, loaded.split, seed))
+        except (NonFiniteLossError, MemoryExhaustedError) as error:
+            print(f"train_network.py: seed {seed}: {error}", file=sys.stderr)
+            return 1
     for name in figures[0]:
         values = [metrics[name] for metrics in figures]
         listed = " ".join(f"{value:.4f}" for value in values)
         print(f"{name:32} mean {statistics.fmean(values):.4f}   by seed {listed}")
+    return 0
+
+
+def train_seed(
+    config: TrainConfig, architecture: "Architecture", data: "SplitData", seed: int
+) -> dict[str, float]:
+    """Train and evaluate one seed, or read what an earlier call left of it; returns its figures.
+
+    Raises:
+        NonFiniteLossError: the loss, or a weight, became NaN or infinite.
+        MemoryExhaustedError: not even one sequence at a time fits into memory.
+    """
+    import torch
+
+    from easrec.evaluation.protocols import evaluate
+    from easrec.files import write_json
+    from easrec.models.saving import save_network
+    from easrec.retrain import RetrainConfig, retrain
+    from easrec.training import EpochReport
+
+    start = time.monotonic()
+
+    def show(report: EpochReport) -> None:
+        value = next(v for k, v in report.metrics.items() if k.endswith("ndcg_at_10"))
+        minutes = (time.monotonic() - start) / 60
+        left = (report.num_epochs - report.epoch) * report.duration_s / 60
+        print(
+            f"seed {seed} epoch {report.epoch}/{report.num_epochs} loss {report.metrics['loss']:.4f} "
+            f"valid NDCG@10 {value:.4f}; {report.duration_s:.1f} s an epoch, {minutes:.1f} min so far, "
+            f"at most {left:.1f} min left",
+            flush=True,
+        )
+
+    settings = RetrainConfig(
+        seed=seed,
+        max_length=config.max_length,
+        max_epochs=config.epochs,
+        patience=config.patience,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+    )
+    directory = config.output / f"seed{seed}"
+    result = retrain(
+        architecture,
+        data,
+        settings,
+        device=config.device,
+        checkpoint_dir=directory / "checkpoints",
+        on_epoch=show,
+    )
+    save_network(result.model, directory / "network")
+    metrics = {"best_epoch": float(result.best_epoch), "retrain_s": result.retrain_s}
+    with torch.inference_mode():
+        for split in ("valid", "test"):
+            found = evaluate(
+                result.model.scores, data, split, max_length=config.max_length, device=config.device
+            )
+            metrics |= {f"{split}/{name}": value for name, value in found.items()}
+    write_json(directory / "metrics.json", metrics)
+    return metrics
 
 
 def main() -> int:
@@ -140,14 +174,16 @@ def main() -> int:
             },
         )
         config.check()
-        run(config)
+        return run(config)
     except InputError as error:
         print(f"train_network.py: {error}", file=sys.stderr)
         return 2
+    except DiskFullError as error:
+        print(f"train_network.py: {error}; then the same command goes on", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last epoch", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -96,3 +96,68 @@ def test_a_mistake_is_told_and_ends_with_status_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "tradeoff must be a finite number of at least 0, got -1.0" in done.stderr
     assert not (tmp_path / "one").exists()
+
+
+def small_log(tmp_path: Path) -> Path:
+    log = tmp_path / "log.csv"
+    rows = [f"u{user},i{(user * 7 + step * step) % 50},{step}" for user in range(40) for step in range(12)]
+    log.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    return log
+
+
+SEARCH_WORDS = ("--space.hidden-size", "16", "--space.inner-size", "32", "--search.max-length", "10")
+TRAIN_WORDS = ("--hidden-size", "16", "--inner-size", "32", "--num-layers", "1", "--max-length", "10")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "words", "sentence"),
+    [
+        (
+            SCRIPT,
+            (*SEARCH_WORDS, "--search.tradeoff", "1e39", "--search.warmup-epochs", "1"),
+            "search_and_retrain.py: the loss is inf in step 2 of search epoch 1; the likely cause is "
+            "tradeoff=1e+39, which is too high: lower it\n",
+        ),
+        (
+            TRAIN,
+            (*TRAIN_WORDS, "--learning-rate", "1e30"),
+            "train_network.py: seed 0: scores are NaN or infinite after step 1 of retrain epoch 1; the "
+            "likely cause is a learning rate that is too high (1e+30): lower it\n",
+        ),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_told_and_ends_with_status_1(
+    tmp_path: Path, script: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    done = run("--data", small_log(tmp_path), "--output", tmp_path / "one", *words, script=script)
+    assert done.returncode == 1, done.stderr
+    warning, said = done.stderr.splitlines(keepends=True)
+    assert "an epoch has only" in warning and said == sentence
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process allocates")
+@pytest.mark.parametrize(
+    ("script", "words", "what"),
+    [
+        (SCRIPT, (*SEARCH_WORDS[2:], "--space.hidden-size", "40000"), "the search, or the training of"),
+        (TRAIN, (*TRAIN_WORDS[2:], "--hidden-size", "40000"), "seed 0: out of memory in the training"),
+    ],
+)
+def test_memory_that_runs_out_is_told_and_ends_with_status_1(
+    tmp_path: Path, script: Path, words: tuple[str, ...], what: str
+) -> None:
+    # One matrix of such a layer takes 6.4 GB.
+    limited = [
+        "import resource, runpy, sys",
+        "resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))",
+        "sys.argv = sys.argv[1:]",
+        "runpy.run_path(sys.argv[0], run_name='__main__')",
+    ]
+    program = tmp_path / "limited.py"
+    program.write_text("\n".join(limited))
+    done = run(script, "--data", small_log(tmp_path), "--output", tmp_path / "one", *words, script=program)
+    assert done.returncode == 1, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and what in done.stderr, done.stderr
+    assert "40000 hidden dimensions" in done.stderr and "a machine with more memory" in done.stderr

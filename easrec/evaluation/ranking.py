@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 
 
+class NonFiniteScoresError(ValueError):
+    """A score is NaN or +inf: it has no place among the others."""
+
+
 def ranks(scores: Tensor, targets: Tensor, *, excluded: Tensor | None = None) -> Tensor:
     """Rank each target among all items.
 
@@ -32,7 +36,8 @@ def ranks(scores: Tensor, targets: Tensor, *, excluded: Tensor | None = None) ->
         int64 (B,), from 1, on the device of `scores`.
 
     Raises:
-        ValueError: a score is NaN or +inf, a target or an excluded id is no item, or shapes disagree.
+        NonFiniteScoresError: a score is NaN or +inf.
+        ValueError: a target or an excluded id is no item, or shapes disagree.
     """
     target_scores = _target_scores(scores, targets)
     ahead = scores >= target_scores
@@ -66,7 +71,7 @@ def sampled_ranks(scores: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
         int64 (B,), from 1 to K + 1, on the device of `scores`.
 
     Raises:
-        ValueError: as `ranks`.
+        NonFiniteScoresError, ValueError: as `ranks`.
     """
     target_scores = _target_scores(scores, targets)
     negatives = negatives.to(scores.device)
@@ -116,7 +121,7 @@ def _target_scores(scores: Tensor, targets: Tensor) -> Tensor:
     _check_ids("targets", targets, scores, lowest=1)
     # The maximum of anything with a NaN is NaN: one pass finds both kinds, and memory stays as it is.
     if scores.numel() and not (largest := scores.max().item()) < math.inf:
-        raise ValueError(f"scores must be below infinity and not NaN, got {largest}")
+        raise NonFiniteScoresError(f"scores must be below infinity and not NaN, got {largest}")
     return scores.gather(1, targets.to(scores.device)[:, None])
 
 

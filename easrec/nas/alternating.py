@@ -45,6 +45,7 @@ from easrec.training import (
     load_checkpoint,
     move,
     save_checkpoint,
+    scores_explained,
     seeded,
     state_digest,
 )
@@ -278,7 +279,8 @@ def alternate(
         )
         if config.stop_on == "ndcg":
             chosen = space.architecture(candidate, num_layers)
-            metrics[HARD_CHOICE_NDCG] = hard_choice_ndcg(supernet.eval(), chosen, data, config, device)
+            with scores_explained("search", epoch, step, config.learning_rate):
+                metrics[HARD_CHOICE_NDCG] = hard_choice_ndcg(supernet.eval(), chosen, data, config, device)
         epochs.append(clock.report("search", epoch, config.search_epochs, metrics))
         save_checkpoint(
             checkpoint_dir,

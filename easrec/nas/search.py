@@ -43,6 +43,7 @@ from easrec.training import (
     load_checkpoint,
     move,
     save_checkpoint,
+    scores_explained,
     seeded,
     state_digest,
 )
@@ -131,7 +132,7 @@ def search(
     Raises:
         InputError: the data have nothing to train on, the checkpoint belongs to another run, or `max_flops`
             leaves no architecture.
-        NonFiniteLossError: a loss, or a weight, became NaN or infinite.
+        NonFiniteLossError: a loss, a weight or a score became NaN or infinite.
         MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
     check_bound(space, config)
@@ -248,7 +249,8 @@ def search(
         metrics = _epoch_metrics(supernet, config, losses, step, controller_parts, temperature)
         if config.stop_on == "ndcg":
             choice = supernet.derive(max_flops=config.max_flops)
-            metrics[HARD_CHOICE_NDCG] = hard_choice_ndcg(supernet, choice, data, config, device)
+            with scores_explained("search", epoch, step, config.learning_rate):
+                metrics[HARD_CHOICE_NDCG] = hard_choice_ndcg(supernet, choice, data, config, device)
         epochs.append(clock.report("search", epoch, config.search_epochs, metrics))
         save_checkpoint(
             checkpoint_dir,

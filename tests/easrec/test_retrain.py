@@ -135,6 +135,13 @@ def test_weights_that_the_last_step_spoils_are_refused_before_they_are_kept(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_finite_weights_whose_scores_overflow_in_the_validation_are_told(tmp_path):
+    message = r"scores are NaN or infinite after step 1 of retrain epoch 1; .*\(1e\+30\): lower it"
+    with pytest.raises(NonFiniteLossError, match=message):
+        retrain(NETWORK, chains(32), _config(learning_rate=1e30), checkpoint_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_of_other_initial_weights_is_refused(tmp_path):
     data, config = chains(32), _config(max_epochs=1)
     retrain(NETWORK, data, config, checkpoint_dir=tmp_path)

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,9 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "pipelines" / "lambda_sweep.py"
 TRADEOFFS = (0.0, 0.1, 100.0)
-EPOCHS = 30
-PATIENCE_S = 1800.0
-"""How long a busy machine may take for anything that is waited for."""
+EPOCHS = 20
+PATIENCE_S = float(os.environ.get("EASREC_FAULTS_PATIENCE_S", "300"))
+"""How long anything that is waited for may take; a very busy machine needs more."""
 
 _MEASURED = re.compile(r"latency_.*|inference_s|.*_memory_mib|.*_s|pareto_latency")
 """Columns that hold what a stopwatch or a measurement of memory says."""
@@ -51,37 +52,47 @@ def sweep_words(options: Sequence[str], output: Path, *, resume: bool = False) -
 
 @dataclass
 class SweepProcess:
-    """A running sweep."""
+    """A running sweep in a session of its own, by which all that it starts is known."""
 
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
     output: Path
+    printed: Path
+    """Directory of the files that take what it prints; a pipe that nobody reads would stop it."""
 
     def until(self, what: Callable[[], T | None], name: str) -> T:
         """What `what` returns once that is something; fails if the sweep ends before."""
         deadline_s = time.monotonic() + PATIENCE_S
         while (found := what()) is None:
-            assert time.monotonic() < deadline_s, f"no {name} in {PATIENCE_S:.0f} s"
             if self.process.poll() is not None and what() is None:
                 raise AssertionError(f"the sweep ended without {name}: {self.end()}")
+            assert time.monotonic() < deadline_s, f"no {name} in {PATIENCE_S:.0f} s: {self.said()}"
             time.sleep(0.002)
         return found
 
-    def end(self, timeout_s: float = PATIENCE_S) -> tuple[int, str, str]:
+    def said(self) -> str:
+        """What it has printed so far, errors behind results."""
+        return "".join((self.printed / name).read_text() for name in ("stdout", "stderr"))
+
+    def end(self) -> tuple[int, str, str]:
         """Wait for the end; the exit status and what was printed as a result and as warnings or errors."""
-        said, errors = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, said, errors
+        try:
+            status = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the sweep has not ended in {PATIENCE_S:.0f} s: {self.said()}") from None
+        return status, (self.printed / "stdout").read_text(), (self.printed / "stderr").read_text()
 
     def processes(self) -> list[psutil.Process]:
-        """The driver and all that it has started."""
-        try:
-            driver = psutil.Process(self.process.pid)
-            return [driver, *driver.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        """The driver and all that it has started, also after its death."""
+        found = []
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+                if os.getsid(pid) == self.process.pid:
+                    found.append(psutil.Process(pid))
+        return found
 
     def holder(self, entry: Path) -> psutil.Process | None:
         """The process that computes an entry of the store: the one that has its lock open."""
-        for process in self.processes()[1:]:
+        for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
                 if str(entry / "lock") in {file.path for file in process.open_files()}:
                     return process
@@ -89,31 +100,39 @@ class SweepProcess:
 
 
 @contextlib.contextmanager
+def started(words: Sequence[str], output: Path, **environment: str) -> Iterator[SweepProcess]:
+    """Start a sweep; what it leaves of its processes outlives the `with`."""
+    with tempfile.TemporaryDirectory() as directory:
+        printed = Path(directory)
+        with (printed / "stdout").open("wb") as stdout, (printed / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                words,
+                stdout=stdout,
+                stderr=stderr,
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+                start_new_session=True,
+            )
+        yield SweepProcess(process, output, printed)
+
+
+@contextlib.contextmanager
 def running(words: Sequence[str], output: Path, **environment: str) -> Iterator[SweepProcess]:
     """A sweep for the length of a `with`; what is left of it then is killed."""
-    process = subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        start_new_session=True,
-    )
-    sweep = SweepProcess(process, output)
-    try:
-        yield sweep
-    finally:
-        left = sweep.processes()
-        for one in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(left, timeout=30)
-        if process.poll() is None:
-            process.kill()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-        process.wait(30)
+    with started(words, output, **environment) as sweep:
+        try:
+            yield sweep
+        finally:
+            end_at_once(sweep)
+
+
+def end_at_once(sweep: SweepProcess) -> None:
+    """Kill a sweep and all that it has started."""
+    left = sweep.processes()
+    for one in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    sweep.process.wait(30)
+    psutil.wait_procs(left, timeout=30)
 
 
 def finished(words: Sequence[str], output: Path, *, status: int = 0) -> str:

@@ -59,7 +59,7 @@ def test_each_stage_goes_on_from_its_last_epoch_when_its_process_is_killed(
         orphans = measuring(sweep)
         begun = read(measured / ATTEMPTS)
         kill(sweep, measured)
-        _, alive = psutil.wait_procs(orphans, timeout=10)
+        _, alive = psutil.wait_procs(orphans, timeout=30)
         assert not alive, "what is measured anew must not be disturbed by what was measured before"
         status, said, errors = sweep.end()
     assert status == 0, said + errors

@@ -1,14 +1,10 @@
 """An MLflow store that does not take records: results are on disk, and come in when it does."""
 
 import contextlib
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from sweeps.mlflow_store import create_store
 from tests.faults.sweep_process import (
     as_user_without_privileges,
     assert_recorded_once,
@@ -19,17 +15,6 @@ from tests.faults.sweep_process import (
     running,
     sweep_words,
 )
-
-
-@pytest.fixture
-def trained(undisturbed: Path, tmp_path: Path) -> Path:
-    """The directory of a sweep that has trained and measured all and recorded nothing."""
-    output = tmp_path / "sweep"
-    output.mkdir()
-    shutil.copytree(undisturbed / "store", output / "store")
-    shutil.copy(undisturbed / "sweep.json", output)
-    create_store(output)
-    return output
 
 
 @contextlib.contextmanager
@@ -47,19 +32,17 @@ def test_a_store_that_is_locked_is_asked_again_until_it_takes_the_results(
         running(sweep_words(options, trained, resume=True), trained) as sweep,
         locked(trained / "mlflow.db") as other,
     ):
-        assert sweep.process.stdout is not None
-        said = ""
-        while "MLflow did not take the results" not in said:
-            line = sweep.process.stdout.readline()
-            assert line, said
-            said += line
+        sweep.until(
+            lambda: "MLflow did not take the results" in sweep.said() or None, "word of the locked store"
+        )
+        said = sweep.said()
         assert "locked" in said and "trying again in 2 s" in said
         assert (trained / "results.parquet").exists(), "results are on disk before MLflow has them"
         assert mlflow_runs(trained) == []
         other.execute("rollback")
-        status, rest, errors = sweep.end()
-    assert status == 0, said + rest + errors
-    assert "Traceback" not in said + rest + errors
+        status, said, errors = sweep.end()
+    assert status == 0, said + errors
+    assert "Traceback" not in said + errors
     assert_same_results(trained, undisturbed)
     assert_recorded_once(trained)
 

@@ -18,6 +18,7 @@ from easrec.data.synthetic import synthetic_interactions
 from sweeps.store import ATTEMPTS, RESULT
 from tests.faults.short_of_memory import MIB
 from tests.faults.sweep_process import (
+    PATIENCE_S,
     ROOT,
     SweepProcess,
     assert_nothing_half_written,
@@ -47,7 +48,7 @@ def trial(directory: Path, more_mib: float) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

@@ -1,6 +1,8 @@
-"""A grid sweep repeats itself to the digit, however many trials run at once and however they end."""
+"""A grid sweep repeats itself to the digit, in whatever order its trials run.
 
-import os
+That several at once give what one at a time gives is seen in `test_refused`, whose first sweep runs so.
+"""
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,18 +17,6 @@ from sweeps.plan import build_trials, preset_of
 from sweeps.records import trial_record
 from sweeps.store import Store, code_version
 from sweeps.trial import run_trial, warm_stage
-from tests.faults.sweep_process import assert_same_results, finished, sweep_words
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU cannot run two trials at once")
-def test_one_trial_at_a_time_gives_what_several_at_once_give(
-    undisturbed: Path, options: list[str], tmp_path: Path
-) -> None:
-    output = tmp_path / "sweep"
-    one = str(min(os.sched_getaffinity(0)))
-    said = finished(["taskset", "--cpu-list", one, *sweep_words(options, output)], output)
-    assert "3 trials, 1 at once" in said
-    assert_same_results(output, undisturbed)
 
 
 @pytest.fixture

@@ -317,6 +317,13 @@ def test_a_loss_that_is_not_finite_stops_the_search_with_the_place(monkeypatch):
         search(chains(32), SPACE, _config())
 
 
+def test_scores_that_overflow_in_the_validation_of_a_search_are_told():
+    message = r"scores are NaN or infinite after step 1 of search epoch 1; .*\(1e\+16\): lower it"
+    change = {"warmup_epochs": 0, "stop_on": "ndcg", "learning_rate": 1e16, "controller_interval": 2}
+    with pytest.raises(NonFiniteLossError, match=message):
+        search(chains(32), SPACE, _config(**change))
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
