@@ -48,6 +48,8 @@ class TrialRecord:
     """What may be filtered by in MLflow, such as the commit and the checksum of the data."""
     artifacts: dict[str, Path] = field(default_factory=dict)
     """Path among the run's artifacts, such as `weights.safetensors` -> the file."""
+    name: str | None = None
+    """What MLflow calls its run; None: by lambda and seed."""
 
     def __post_init__(self) -> None:
         if self.end_ms < self.start_ms:
@@ -79,6 +81,8 @@ class FailedTrial:
     """As in `TrialRecord`."""
     status: Unfinished = "failed"
     """Which of the two; what is refused is no error."""
+    name: str | None = None
+    """As in `TrialRecord`."""
 
 
 def results_frame(records: Sequence[TrialRecord], *, accuracy: str = ACCURACY) -> pd.DataFrame:

@@ -147,6 +147,8 @@ class Sweep:
 
     NAME = "lambda-sweep"
     """What new directories of such sweeps are called."""
+    RECORDER = SweepRecorder
+    """What writes it into MLflow."""
 
     @staticmethod
     def preset_for(config: SweepConfig) -> Preset:
@@ -253,7 +255,7 @@ class Sweep:
                 uri = pool.submit(self._tracking_uri)
 
                 def connect() -> SweepRecorder:
-                    return SweepRecorder(
+                    return self.RECORDER(
                         # What could not be made then may be by now.
                         self._tracking_uri() if uri.exception() else uri.result(),
                         identity.sweep_id,
@@ -262,7 +264,7 @@ class Sweep:
                         artifacts=self._database_artifacts,
                     )
 
-                recording = TrialRecording(connect, self._finished_record, self._say_masked)
+                recording = TrialRecording(connect, self._finished_record, self._say_masked, self.label)
                 try:
                     return self._run_on(cluster, recording, connect)
                 except BaseException as error:
@@ -273,6 +275,10 @@ class Sweep:
                         with suppress(Exception):  # what ended the sweep says more than MLflow's trouble
                             recording.recorder.finish(status, now_ms())
                     raise
+
+    def label(self, trial: Any) -> str:
+        """How people call a trial."""
+        return trial_label(trial)
 
     def plan_trials(self, cluster: Cluster) -> None:
         """Say which trials there will be, before anything is written; `InputError` if there can be none."""
