@@ -7,6 +7,7 @@ Legend: K candidates, L exits.
 """
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +52,21 @@ from easrec.training import (
 Figures = dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a search stands."""
+
+    step: int
+    """Architecture steps so far."""
+    planned_steps: int
+    """Architecture steps of the whole search."""
+
+    @property
+    def share(self) -> float:
+        """Of the planned steps, from 0."""
+        return self.step / max(1, self.planned_steps)
+
+
 class Choosing(Protocol):
     """What a method does with the controllers alpha (K,) and beta (L,) of one supernet, in one search."""
 
@@ -61,15 +77,11 @@ class Choosing(Protocol):
         """The optimiser of alpha and beta."""
         ...
 
-    def sample(self, progress: float) -> tuple[Tensor, Tensor]:
-        """p (K,) and q (L,) of a weight step, without gradients.
-
-        Args:
-            progress: architecture steps so far over those planned, from 0.
-        """
+    def sample(self, progress: Progress) -> tuple[Tensor, Tensor]:
+        """p (K,) and q (L,) of a weight step, without gradients."""
         ...
 
-    def begin_step(self, progress: float) -> None:
+    def begin_step(self, progress: Progress) -> None:
         """Draw what an architecture step is computed at: all of its micro-batches share it."""
         ...
 
@@ -81,7 +93,7 @@ class Choosing(Protocol):
         """After the optimiser's step."""
         ...
 
-    def end_epoch(self, progress: float) -> None:
+    def end_epoch(self, progress: Progress) -> None:
         """After an epoch's last step, before its report."""
         ...
 
@@ -203,7 +215,7 @@ def alternate(
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
         iteration = state["iteration"]
     alpha, beta = supernet.controllers.alpha, supernet.controllers.beta
-    planned_steps = max(1, planned_controller_steps(data, space, config))
+    planned_steps = planned_controller_steps(data, space, config)
     for epoch in range(len(epochs) + 1, config.search_epochs + 1):
         if has_ended(epochs, config):
             break
@@ -214,7 +226,7 @@ def alternate(
         with seeded(config.seed, choosing.name, epoch, device):
             batches = epoch_batches(data, space, config, config.warmup_epochs + epoch)
             for step, batch in enumerate(batches, 1):
-                progress = iteration // config.controller_interval / planned_steps
+                progress = Progress(iteration // config.controller_interval, planned_steps)
                 if iteration % config.controller_interval == 0:
                     supernet.eval()
                     choosing.begin_step(progress)
@@ -246,7 +258,7 @@ def alternate(
                     )
                 )
                 iteration += 1
-            choosing.end_epoch(iteration // config.controller_interval / planned_steps)
+            choosing.end_epoch(Progress(iteration // config.controller_interval, planned_steps))
         clock.trained(weights.num_sequences - begun)
         for trained, learning_rate in (
             (supernet.weight_parameters(), config.learning_rate),

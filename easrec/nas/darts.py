@@ -18,7 +18,7 @@ from easrec.data.batches import Batch
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace
-from easrec.nas.alternating import Figures, alternate, probabilities, refuse_unused
+from easrec.nas.alternating import Figures, Progress, alternate, probabilities, refuse_unused
 from easrec.nas.search import SearchResult
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
@@ -69,12 +69,12 @@ class DartsChoosing:
             weight_decay=self._settings.weight_decay,
         )
 
-    def sample(self, progress: float) -> tuple[Tensor, Tensor]:
+    def sample(self, progress: Progress) -> tuple[Tensor, Tensor]:
         """softmax(alpha) and softmax(beta): every candidate and exit takes part."""
         width, depth = self._supernet.controllers.probabilities()
         return width.detach(), depth.detach()
 
-    def begin_step(self, progress: float) -> None:
+    def begin_step(self, progress: Progress) -> None:
         """Nothing is drawn."""
 
     def gradients(self, batch: Batch) -> tuple[Tensor, Figures, tuple[Tensor, Tensor]]:
@@ -87,7 +87,7 @@ class DartsChoosing:
     def end_step(self) -> None:
         """Nothing follows."""
 
-    def end_epoch(self, progress: float) -> None:
+    def end_epoch(self, progress: Progress) -> None:
         """Nothing follows."""
 
     def choice(self) -> tuple[int, int]:

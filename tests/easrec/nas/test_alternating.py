@@ -9,6 +9,8 @@ from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace
 from easrec.models.transformer import SequentialRecommender
 from easrec.nas.darts import darts_search, darts_settings
+from easrec.nas.proxylessnas import proxylessnas_search, proxylessnas_settings
+from easrec.nas.recnas import recnas_search, recnas_settings
 from easrec.nas.search import SearchConfig, warm_up
 from easrec.nas.supernet import Supernet
 from easrec.retrain import RetrainConfig, retrain
@@ -16,7 +18,11 @@ from easrec.training import NonFiniteLossError, state_digest
 from tests.easrec.chains import LENGTH, chains
 
 SPACE = CandidateSpace(16, 32, 2, 1, (0, 0.875), (0, 0.875), attention="softmax", gate_layers=0)
-SEARCHES = {"darts": (darts_search, darts_settings)}
+SEARCHES = {
+    "darts": (darts_search, darts_settings),
+    "proxylessnas": (proxylessnas_search, proxylessnas_settings),
+    "recnas": (recnas_search, recnas_settings),
+}
 
 
 @pytest.fixture(params=SEARCHES)
@@ -99,7 +105,7 @@ def test_a_warm_up_is_shared_and_left_as_it_is(method):
 
 def test_no_test_item_reaches_a_search_and_the_architecture_learns_from_validation_items(method):
     search, settings = method
-    data, config = chains(64), _config(settings, search_epochs=1)
+    data, config = chains(64), _config(settings, controller_interval=1)
     expected = search(data, SPACE, config).supernet
     found = {}
     for split in ("valid", "test"):
