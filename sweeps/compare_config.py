@@ -98,8 +98,8 @@ class ComparedConfig(SweepConfig):
 class CompareConfig(ComparedConfig):
     """Compare EASRec with other searches and with fixed networks: the paper's Tables III and IV.
 
-    All methods get the same data, split, optimiser, early stopping, epochs and seeds. An option left out takes
-    the value of the preset where its help says so.
+    All methods get the same data, split, optimiser, early stopping, epochs and seeds. An option left out
+    takes the value of the preset where its help says so.
     """
 
     methods: tuple[MethodName, ...] = ()

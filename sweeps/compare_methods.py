@@ -11,9 +11,11 @@ from typing import Any
 from easrec.baselines import Baseline, attention_dropout_of, baseline_architecture
 from easrec.data.feature_table import FeatureTable
 from easrec.data.sequences import SplitData
-from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.models.architecture import Architecture, Attention, CandidateSpace
 from easrec.nas.alternating import Method
 from easrec.nas.darts import Darts, darts_settings
+from easrec.nas.proxylessnas import ProxylessNas, proxylessnas_settings
+from easrec.nas.recnas import RecNas, recnas_settings
 from easrec.nas.search import SearchConfig
 from easrec.nas.training_cost import EpochSize
 from easrec.retrain import RetrainConfig
@@ -29,6 +31,8 @@ _LINREC = "-linrec"
 
 _SEARCHES: dict[str, tuple[Method, Any, tuple[str, ...]]] = {
     "darts": (Darts(), darts_settings, ()),
+    "proxylessnas": (ProxylessNas(), proxylessnas_settings, ("resource",)),
+    "recnas": (RecNas(), recnas_settings, ("resource", "temperature", "negligible_weight")),
 }
 """Method, its own settings of a search, and which of EASRec's settings it has a use for."""
 
@@ -76,8 +80,7 @@ def contestants_of(
             elif name in _SEARCHES:
                 found.append(Searched(method=name, trial=searching(name, trial, data)))
             elif name in ("random", "exhaustive"):
-                which = "random" if name == "random" else "all"
-                found.append(Tried(method=name, trial=trial, which=which))
+                found.append(Tried(method=name, trial=trial, which="random" if name == "random" else "all"))
             else:
                 found.append(_trained(name, trial, config, data, features))
     return found
@@ -135,15 +138,13 @@ def _trained(
 ) -> Trained:
     baseline = _BASELINES[name.removesuffix(_LINREC)]
     # Causal like the softmax that it replaces, whatever EASRec's own attention is.
-    attention = "linear" if name.endswith(_LINREC) else "softmax"
+    attention: Attention = "linear" if name.endswith(_LINREC) else "softmax"
     architecture = baseline_architecture(trial.space, attention=attention, size=config.size)
     batch_size = equal_batch(trial.retrain, trial.space, architecture, data)
     reads = None if baseline == "sasrec" else features
     return Trained(
         method=name,
-        trial=dataclasses.replace(
-            trial, retrain=dataclasses.replace(trial.retrain, batch_size=batch_size)
-        ),
+        trial=dataclasses.replace(trial, retrain=dataclasses.replace(trial.retrain, batch_size=batch_size)),
         baseline=baseline,
         architecture=architecture,
         attention_dropout=attention_dropout_of(config.size, attention),

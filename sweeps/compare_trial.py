@@ -90,9 +90,7 @@ class Contestant(Protocol):
     def warm_ups(self) -> tuple[TrialConfig, ...]:
         """Trials whose warm supernets must be there before it runs."""
 
-    def run(
-        self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy
-    ) -> None:
+    def run(self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy) -> None:
         """Compute what the store lacks."""
 
     def places(self, data: SplitData, store: Store) -> list[Place]:
@@ -137,9 +135,7 @@ class Searched:
         """See `Contestant`."""
         return (self.trial,)
 
-    def run(
-        self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy
-    ) -> None:
+    def run(self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy) -> None:
         """See `Contestant`."""
         run_trial(self.trial, data, store, on_busy=on_busy)
 
@@ -219,9 +215,7 @@ class Trained:
         """See `Contestant`."""
         return ()
 
-    def run(
-        self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy
-    ) -> None:
+    def run(self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy) -> None:
         """See `Contestant`."""
         config, device = self.trial.retrain, self.trial.device
 
@@ -300,8 +294,8 @@ class Tried:
 
     method: str
     trial: TrialConfig
-    """EASRec's trial. Architectures are retrained as it retrains what it derives, and from fresh weights where
-    it takes those of its own searched supernet."""
+    """EASRec's trial. Architectures are retrained as it retrains what it derives, and from fresh weights
+    where it takes those of its own searched supernet."""
     which: Literal["all", "random"]
     """All of the space, or, in random order, as many as EASRec's search and retraining pay for."""
 
@@ -332,14 +326,10 @@ class Tried:
             return [found[at] for at in order]
         return sorted(found, key=lambda one: network_flops(one, self.trial.retrain.max_length), reverse=True)
 
-    def run(
-        self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy
-    ) -> None:
+    def run(self, data: SplitData, features: FeatureTable | None, store: Store, on_busy: OnBusy) -> None:
         """See `Contestant`."""
         if self.which == "random":  # what EASRec's search costs is known once it has been run
-            retrain_stage(
-                self.trial, search_stage(self.trial, data, store), data, store, on_busy=on_busy
-            )
+            retrain_stage(self.trial, search_stage(self.trial, data, store), data, store, on_busy=on_busy)
         while (architecture := self._next(data, store)) is not None:
             retrain_stage(self._retraining, architecture, data, store, on_busy=on_busy)
 
@@ -363,7 +353,7 @@ class Tried:
                 return
 
     def _budget(self, data: SplitData, store: Store) -> float:
-        """FLOPs; NaN, which nothing exceeds, before EASRec's trial has finished or where there is no limit."""
+        """FLOPs; NaN, which nothing exceeds, before EASRec's trial has finished or without a limit."""
         if self.which == "all":
             return float("nan")
         trial, max_length = self.trial, self.trial.search.max_length
@@ -453,9 +443,7 @@ def coverage_stage(contestant: Contestant, data: SplitData, store: Store) -> Non
     store.get_or_compute(*coverage_place(outcome.place), compute)
 
 
-def timing_key(
-    contestant: Contestant, outcome: Outcome, settings: ProfileConfig, number: int
-) -> str:
+def timing_key(contestant: Contestant, outcome: Outcome, settings: ProfileConfig, number: int) -> str:
     """Key of one measurement of a contestant's network; those that share the network share it.
 
     Args:

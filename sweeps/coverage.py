@@ -26,7 +26,7 @@ _BATCH_SIZE = 256
 
 def popular_items(data: SplitData) -> npt.NDArray[np.bool_]:
     """Which items are popular, bool (V + 1,); of equal counts the smaller id."""
-    counts = data.training_counts[1:]
+    counts = data.training_counts()[1:]
     popular = np.zeros(data.num_items + 1, dtype=np.bool_)
     popular[1 + np.argsort(-counts, kind="stable")[: math.ceil(POPULAR_SHARE * data.num_items)]] = True
     return popular

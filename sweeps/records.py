@@ -206,6 +206,7 @@ def failed_record(
 
 
 def trial_params(trial: TrialConfig, settings: Mapping[str, Param]) -> dict[str, Param]:
+    """The settings of a trial and what else is to be recorded, nested names joined by dots."""
     return {
         "tradeoff": trial.tradeoff,
         "seed": trial.seed,

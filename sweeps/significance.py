@@ -53,9 +53,7 @@ def over_users(first: Gains, second: Gains) -> Difference:
     return Difference(value, low, high, p_value)
 
 
-def over_repeats(
-    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]
-) -> Difference:
+def over_repeats(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> Difference:
     """Two series of the same length, value i of both measured one after the other; Student's paired test."""
     differences = first - second
     value = float(differences.mean())
