@@ -172,10 +172,10 @@ class FDSA(_FeatureRecommender):
         """The pooled features of items, int64 (T,) -> (T, D); zeros for an item without values."""
         scores = F.linear(self.value_attention(self.value_embedding.weight, "relu"), self.value_score)
         values = self.item_values[ids]
-        present = values > 0
-        # The least number and not -inf, whose softmax is NaN for an item without values.
-        logits = scores[values, 0].masked_fill(~present, torch.finfo(scores.dtype).min)
-        weights = logits.softmax(dim=1) * present
+        # The least number and not -inf, whose softmax is NaN for an item without values. Whatever its weights
+        # are then, value 0 adds nothing.
+        logits = scores[values, 0].masked_fill(values == 0, torch.finfo(scores.dtype).min)
+        weights = logits.softmax(dim=1)
         return self._pooled(ids, weights.to(self.value_embedding.weight.dtype))
 
     def _streams(self, item_ids: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:

@@ -117,18 +117,24 @@ class RecNasChoosing:
         """Nothing follows."""
 
     def end_epoch(self, progress: Progress) -> None:
-        """Let the weakest candidate and the weakest exit go, if they are weak enough and the bound allows."""
+        """Let the weakest candidate and the weakest exit go, if they are weak enough.
+
+        Each that is left has a partner within the bound, so whatever goes, something can be derived.
+        """
         self._anneal(progress)
         if progress.share < self._settings.prune_from:
             return
-        width, depth = (weights.tolist() for weights in self.relaxed())
+        width = self.relaxed()[0].tolist()
         weak = self._weak({k: width[k] for k in self.candidates})
-        if weak is not None and self._feasible([k for k in self.candidates if k != weak], self.depths):
+        if weak is not None:
             self.candidates.remove(weak)
+            self._drop_what_the_bound_excludes()
+        # Taken now, since exits may have gone with the candidate, and those left then share all.
+        depth = self.relaxed()[1].tolist()
         weak = self._weak({n: depth[n - 1] for n in self.depths})
-        if weak is not None and self._feasible(self.candidates, [n for n in self.depths if n != weak]):
+        if weak is not None:
             self.depths.remove(weak)
-        self._drop_what_the_bound_excludes()
+            self._drop_what_the_bound_excludes()
 
     def _weak(self, shares: dict[int, float]) -> int | None:
         """The least probable one, if it is below the threshold."""
@@ -139,19 +145,15 @@ class RecNasChoosing:
         schedule: TemperatureSchedule = self._config.temperature
         self._temperature = schedule.at(progress.step, planned_steps=progress.planned_steps)
 
-    def _feasible(self, candidates: list[int], depths: list[int]) -> list[tuple[int, int]]:
-        """The pairs of candidate and number of layers within the bound."""
+    def _drop_what_the_bound_excludes(self) -> None:
         bound, length = self._config.max_flops, self._config.max_length
         space = self._supernet.space
-        return [
+        pairs = [
             (k, n)
-            for k in candidates
-            for n in depths
+            for k in self.candidates
+            for n in self.depths
             if bound is None or network_flops(space.architecture(k, n), length) <= bound
         ]
-
-    def _drop_what_the_bound_excludes(self) -> None:
-        pairs = self._feasible(self.candidates, self.depths)
         self.candidates = sorted({k for k, _ in pairs})
         self.depths = sorted({n for _, n in pairs})
 

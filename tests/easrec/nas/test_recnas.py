@@ -132,22 +132,26 @@ def test_during_a_search_candidates_leave_and_are_not_computed_any_more(monkeypa
 
 
 def test_what_the_bound_excludes_has_left_from_the_begin_and_the_rest_can_always_be_derived():
-    small = network_flops(SPACE.architecture(3, 2), LENGTH)
-    config = dataclasses.replace(CONFIG, max_flops=small)
-    supernet, _, choosing = _started(RecNas(threshold=0.99, prune_from=0.0), config)
+    bound = network_flops(SPACE.architecture(3, 3), LENGTH)
     feasible = [
         (k, n)
         for k in range(4)
         for n in (1, 2, 3)
-        if network_flops(SPACE.architecture(k, n), LENGTH) <= small
+        if network_flops(SPACE.architecture(k, n), LENGTH) <= bound
     ]
-    assert (3, 2) in feasible and (0, 3) not in feasible
-    assert choosing.candidates == sorted({k for k, _ in feasible})
-    assert choosing.depths == sorted({n for _, n in feasible})
+    assert feasible == [(2, 1), (3, 1), (3, 2), (3, 3)]
+    config = dataclasses.replace(CONFIG, max_flops=bound)
+    supernet, _, choosing = _started(RecNas(threshold=0.9, prune_from=0.0), config)
+    assert (choosing.candidates, choosing.depths) == ([2, 3], [1, 2, 3])
+    # What they like best, candidate 2 with three layers, is over the bound.
     _set(supernet, [9.0, 8.0, 7.0, -9.0], [-9.0, 0.0, 9.0])
-    for _ in range(6):
-        choosing.end_epoch(Progress(10, 10))
-        assert choosing.choice() in feasible
+    choosing.end_epoch(Progress(10, 10))
+    assert (choosing.candidates, choosing.depths, choosing.choice()) == ([2], [1], (2, 1))
+    other, _, keeping = _started(RecNas(threshold=0.9, prune_from=0.0), config)
+    _set(other, [0.0, 0.0, 0.0, 0.0], [-9.0, 0.0, 9.0])
+    keeping.end_epoch(Progress(10, 10))
+    # Without one layer candidate 2 has nothing within the bound, and goes too.
+    assert (keeping.candidates, keeping.depths, keeping.choice()) == ([3], [2, 3], (3, 3))
 
 
 def test_a_resumed_search_knows_who_has_left(tmp_path):
