@@ -440,6 +440,7 @@ class Comparison(Sweep):
                     "seed": one.trial.seed,
                     "architecture_id": outcome.architecture.architecture_id,
                     **outcome.metrics,
+                    **outcome.notes,
                 }
                 for name, (one, outcome) in finished.items()
             ]

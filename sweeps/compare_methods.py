@@ -6,16 +6,17 @@ fresh weights after the search where their papers have it so.
 """
 
 import dataclasses
-from typing import Any
+from typing import cast
 
 from easrec.baselines import Baseline, attention_dropout_of, baseline_architecture
 from easrec.data.feature_table import FeatureTable
 from easrec.data.sequences import SplitData
 from easrec.models.architecture import Architecture, Attention, CandidateSpace
 from easrec.nas.alternating import Method
-from easrec.nas.darts import Darts, darts_settings
-from easrec.nas.proxylessnas import ProxylessNas, proxylessnas_settings
-from easrec.nas.recnas import RecNas, recnas_settings
+from easrec.nas.darts import Darts
+from easrec.nas.methods import SearchMethod, first_weights, method_settings, method_space
+from easrec.nas.proxylessnas import ProxylessNas
+from easrec.nas.recnas import RecNas
 from easrec.nas.search import SearchConfig
 from easrec.nas.training_cost import EpochSize
 from easrec.retrain import RetrainConfig
@@ -29,12 +30,12 @@ from sweeps.trial import TrialConfig
 _BASELINES: dict[str, Baseline] = {"sasrec": "sasrec", "fdsa": "fdsa", "sasrecf": "sasrecf"}
 _LINREC = "-linrec"
 
-_SEARCHES: dict[str, tuple[Method, Any, tuple[str, ...]]] = {
-    "darts": (Darts(), darts_settings, ()),
-    "proxylessnas": (ProxylessNas(), proxylessnas_settings, ("resource",)),
-    "recnas": (RecNas(), recnas_settings, ("resource", "temperature", "negligible_weight")),
+_SEARCHES: dict[str, tuple[Method, tuple[str, ...]]] = {
+    "darts": (Darts(), ()),
+    "proxylessnas": (ProxylessNas(), ("resource",)),
+    "recnas": (RecNas(), ("resource", "temperature", "negligible_weight")),
 }
-"""Method, its own settings of a search, and which of EASRec's settings it has a use for."""
+"""Other searches, and which of `_OF_EASREC` they have a use for."""
 
 _OF_EASREC = (
     "freeze_weights",
@@ -78,7 +79,7 @@ def contestants_of(
             if name == "easrec":
                 found.append(Searched(method=name, trial=trial))
             elif name in _SEARCHES:
-                found.append(Searched(method=name, trial=searching(name, trial, data)))
+                found.append(Searched(method=name, trial=searching(cast(SearchMethod, name), trial, data)))
             elif name in ("random", "exhaustive"):
                 found.append(Tried(method=name, trial=trial, which="random" if name == "random" else "all"))
             else:
@@ -86,15 +87,15 @@ def contestants_of(
     return found
 
 
-def searching(name: str, trial: TrialConfig, data: SplitData) -> TrialConfig:
+def searching(name: SearchMethod, trial: TrialConfig, data: SplitData) -> TrialConfig:
     """The trial of another search: over EASRec's sizes with softmax attention and without gates."""
-    method, own_settings, used = _SEARCHES[name]
-    space = dataclasses.replace(trial.space, attention="softmax", gate_layers=0)
+    method, used = _SEARCHES[name]
+    space = method_space(name, trial.space)
     defaults = SearchConfig()
     unused = {field: getattr(defaults, field) for field in _OF_EASREC if field not in used}
     if "resource" not in used:
         unused["latencies_ms"] = ()
-    search = own_settings(dataclasses.replace(trial.search, **unused))
+    search = method_settings(name, dataclasses.replace(trial.search, **unused))
     # The epochs of EASRec's warm-up, where a method has none: to search for, and before it may end.
     more = trial.search.warmup_epochs - search.warmup_epochs
     search = dataclasses.replace(
@@ -111,7 +112,7 @@ def searching(name: str, trial: TrialConfig, data: SplitData) -> TrialConfig:
         retrain=dataclasses.replace(
             trial.retrain, batch_size=equal_batch(trial.retrain, trial.space, space, data)
         ),
-        transfer_from="fresh",
+        transfer_from=first_weights(name),
         method=method,
     )
 

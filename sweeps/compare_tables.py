@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sweeps.records import MEASURED
-from sweeps.significance import ALPHA, Difference, holm, over_repeats, over_users
+from sweeps.significance import ALPHA, Difference, corrected, over_repeats, over_users
 from sweeps.user_ranks import Gains, gains_of, mean_gains
 
 ACCURACIES = ("recall_at_10", "mrr_at_10", "ndcg_at_10")
@@ -158,7 +158,7 @@ def differences(contest: Contest, reference: str, methods: Sequence[str] | None 
     frame = pd.DataFrame(rows, columns=columns)
     frame["p_holm"] = np.nan
     for _, family in frame.groupby("table"):
-        frame.loc[family.index, "p_holm"] = holm(family["p"].tolist())
+        frame.loc[family.index, "p_holm"] = corrected(family["p"].tolist())
     frame["told_apart"] = frame["p_holm"] < ALPHA
     return frame
 

@@ -52,16 +52,20 @@ class _Column:
     """1: the highest is the best; -1: the lowest; 0: no value is better than another."""
 
 
-_COSTS = (
+_MEASURED = (
     _Column("all users s", "inference_s", 1, 2, -1),
     _Column("p50 ms", "latency_ms_p50", 1, 2, -1),
     _Column("p95 ms", "latency_ms_p95", 1, 2, -1),
     _Column("serving MiB", "peak_memory_mib", 1, 1, -1),
     _Column("training MiB", "train_peak_memory_mib", 1, 1, -1),
+)
+
+_COUNTED = (
     _Column("MFLOPs", "flops", 1e-6, 2, -1),
     _Column("parameters", "params", 1, 0, -1),
     _Column("search s", "choosing_s", 1, 0, 0),
     _Column("total s", "total_s", 1, 0, 0),
+    _Column("tried", "architectures_tried", 1, 1, 0),
 )
 
 _REACH = (
@@ -106,10 +110,21 @@ def grids(
         made.append(_grid(f"{begin}accuracy ({protocol})", columns, summary, found, protocol, labels, notes))
     notes = [
         "all users: time to answer all test users in batches; p50, p95: one request; serving, training: peak "
-        "memory; search: with warm-up; total: search and training of one seed",
+        f"memory; means of {counted(contest.num_measurements, 'measurement')}"
+        + (", ± their standard deviation" if contest.num_measurements > 1 else ""),
         *_marks(found, "costs", labels, reference, f"{contest.num_measurements} repeated measurements"),
     ]
-    made.append(_grid(f"{begin}costs", list(_COSTS), summary, found, "costs", labels, notes))
+    if contest.num_measurements:
+        made.append(_grid(f"{begin}measured costs", _MEASURED, summary, found, "costs", labels, notes))
+    notes = [
+        "MFLOPs: one forward pass of a full history; search: with warm-up; total: search and training of one "
+        "seed"
+    ]
+    if "architectures_tried" in summary:
+        notes.append(
+            "tried: architectures that a search of this kind has retrained, the best of which is shown"
+        )
+    made.append(_grid(f"{begin}size and training", _COUNTED, summary, found, "", labels, notes))
     if COVERAGE in summary:
         notes = [
             "coverage: share of the catalogue among the top 10 of all test users, in %; popular: share of "
@@ -118,7 +133,7 @@ def grids(
         ]
         if popular_targets is not None:
             notes.append(f"of the test targets themselves {100 * popular_targets:.1f} % are popular")
-        made.append(_grid(f"{begin}what is recommended", list(_REACH), summary, found, "", labels, notes))
+        made.append(_grid(f"{begin}what is recommended", _REACH, summary, found, "", labels, notes))
     return made
 
 
@@ -137,7 +152,7 @@ def _marks(
     return [
         f"{OTHER}: told apart from {labels[reference]} at 5 %, paired over {over}, Holm-corrected for the "
         f"{len(own)} comparisons of the table; {BETTER}: {labels[reference]} is better than every other, "
-        "each told apart"
+        "each told apart (those that ended with the same network do not count)"
     ]
 
 
@@ -180,8 +195,9 @@ def _mark(own: pd.DataFrame, column: _Column, method: str) -> str:
     if rows.empty:
         return ""
     if method == rows["reference"].iloc[0]:
-        worse = rows["told_apart"] & (rows["difference"] * column.best < 0)
-        return BETTER if bool(worse.all()) else ""
+        others = rows[(rows["difference"] != 0) | (rows["low"] != rows["high"])]
+        worse = others["told_apart"] & (others["difference"] * column.best < 0)
+        return BETTER if len(worse) and bool(worse.all()) else ""
     told = rows.loc[rows["method"] == method, "told_apart"]
     return OTHER if bool(told.any()) else ""
 

@@ -63,8 +63,8 @@ class Outcome:
     """Accuracies, FLOPs, parameters and `SECONDS`."""
     curves: dict[str, Curve]
     """Metrics over the epochs."""
-    notes: dict[str, Param]
-    """What else is to be said of how it was found."""
+    notes: dict[str, int]
+    """Counts that say how it was found."""
     start_ms: int
     """When the first of its own stages began, in ms since 1970."""
     end_ms: int

@@ -1,4 +1,8 @@
-"""Whether differences are more than chance: paired tests, and their correction for how many there are."""
+"""Whether differences are more than chance: paired tests over users and over repeated measurements.
+
+The tests here go by what sweeps keep: sums of each user's questions, whose means are ratios where users were
+asked different numbers of them.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr
 
+from easrec.evaluation.comparison import holm
 from sweeps.confidence import student_half_width, users_interval
 from sweeps.user_ranks import Gains
 
@@ -70,18 +75,14 @@ def _two_sided(value: float, error: float, freedom: int) -> float:
     return float(2 * stdtr(freedom, -abs(value) / error))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: p-values that may be held against one alpha, whatever their number.
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of the p-values that are known; NaN is no comparison, and stays NaN.
 
-    NaN is no comparison, and stays NaN.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
+    >>> [round(p, 3) for p in corrected([0.01, math.nan, 0.04])]
+    [0.02, nan, 0.04]
     """
-    order = sorted((at for at, p in enumerate(p_values) if not math.isnan(p)), key=lambda at: p_values[at])
-    corrected = [math.nan] * len(p_values)
-    largest = 0.0
-    for rank, at in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p_values[at]))
-        corrected[at] = largest
-    return corrected
+    known = [at for at, p_value in enumerate(p_values) if not math.isnan(p_value)]
+    found = [math.nan] * len(p_values)
+    for at, p_value in zip(known, holm([p_values[at] for at in known]), strict=True):
+        found[at] = p_value
+    return found

@@ -137,7 +137,7 @@ def test_options_of_a_sweep_that_would_change_nothing_are_told_apart(option: str
 
 
 def test_an_unknown_method_is_named_on_the_command_line() -> None:
-    with pytest.raises(InputError, match="--methods must be one of darts, .*, got"):
+    with pytest.raises(InputError, match=r"--methods must be one of darts, .*, got"):
         parse(CompareConfig, "compare.py", ["--methods", "nas"])
 
 
