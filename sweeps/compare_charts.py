@@ -45,7 +45,7 @@ def comparison_png(
             ms=7,
             lw=1,
             color=_REFERENCE if row["method"] == reference else _OTHERS,
-            zorder=4,
+            zorder=5 if row["method"] == reference else 4,
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
