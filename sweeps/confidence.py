@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 from sweeps.intervals import LEVEL, RESAMPLES, SEED, resampled_interval
 from sweeps.pareto import ACCURACY, configurations
 from sweeps.results import TrialRecord
-from sweeps.user_ranks import RANKS, Gains, read_gains
+from sweeps.user_ranks import RANKS, Gains, mean_gains, read_gains
 
 Method = Literal["seeds", "users", "none"]
 """What an interval is over; `none`: nothing is known."""
@@ -141,12 +141,12 @@ class Confidence:
         seeds = tuple(int(seed) for seed in by_seed.index)
         if len(seeds) > 1:
             deviation = float(by_seed.std())
-            half = _half_width(by_seed.to_numpy())
+            half = student_half_width(by_seed.to_numpy())
             return Spread(mean, seeds, deviation, mean - half, mean + half, "seeds")
         gains = self._mean_gains(architecture_id)
         if gains is None:
             return Spread(mean, seeds, math.nan, math.nan, math.nan, "none")
-        low, high = _users_interval(gains.questions, gains.earned)
+        low, high = users_interval(gains.questions, gains.earned)
         return Spread(mean, seeds, math.nan, low, high, "users")
 
     def _compare(self, first: str, second: str) -> Comparison:
@@ -156,12 +156,12 @@ class Confidence:
         num_seeds = min(one["seed"].nunique(), other["seed"].nunique())
         ours, theirs = self._mean_gains(first), self._mean_gains(second)
         if ours is not None and theirs is not None and ours.same_questions(theirs):
-            low, high = _users_interval(ours.questions, ours.earned - theirs.earned)
+            low, high = users_interval(ours.questions, ours.earned - theirs.earned)
             return Comparison(difference, low, high, "users", num_seeds)
         by_seed = [rows.groupby("seed")[self.accuracy].mean() for rows in (one, other)]
         paired = (by_seed[0] - by_seed[1]).dropna().to_numpy()
         if len(paired) > 1:
-            half = _half_width(paired)
+            half = student_half_width(paired)
             difference = float(paired.mean())
             return Comparison(difference, difference - half, difference + half, "seeds", len(paired))
         return Comparison(difference, math.nan, math.nan, "none", num_seeds)
@@ -200,19 +200,16 @@ class Confidence:
             if not known:
                 return None
             found.append(known[0])
-        if not all(gains.same_questions(found[0]) for gains in found):
-            return None
-        earned = np.mean([gains.earned for gains in found], axis=0)
-        return Gains(found[0].users, found[0].questions, earned)
+        return mean_gains(found)
 
 
-def _half_width(values: npt.NDArray[np.float64]) -> float:
+def student_half_width(values: npt.NDArray[np.float64]) -> float:
     """Half of Student's interval of a mean; values are of independent seeds, two or more."""
     quantile = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2))
     return quantile * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
-def _users_interval(
+def users_interval(
     questions: npt.NDArray[np.float64],
     earned: npt.NDArray[np.float64],
 ) -> tuple[float, float]:

@@ -1,10 +1,12 @@
 """The data of a sweep: its split, what its items are called, and on what terms it may be used."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easrec.data.datasets import KNOWN_DATASETS
+from easrec.data.feature_table import FeatureTable
 from easrec.data.interactions import Interactions, load_interactions
 from easrec.data.items import Items
 from easrec.data.sequences import SplitData
@@ -37,14 +39,21 @@ class SweepData:
     """Terms of use of the data set."""
     described: str
     """What there is, what was left out and how it is split, in a line or two."""
+    features: FeatureTable | None = None
+    """What is known of the items beside their ids, for those who asked for it."""
 
 
-def load_data(options: DataOptions, preset: "Preset | None" = None) -> SweepData:
+def load_data(
+    options: DataOptions,
+    preset: "Preset | None" = None,
+    features: Callable[[Interactions], FeatureTable] | None = None,
+) -> SweepData:
     """Load and split what the options name; see `load_interactions` and `temporal_split` for errors.
 
     Args:
         options: which data and which split.
         preset: may take some of the users alone.
+        features: reads what is known of the items of a log; left out, nothing is read.
     """
     interactions = _interactions(options)
     known = KNOWN_DATASETS.get(options.dataset or (DEFAULT_DATASET if options.data is None else ""))
@@ -56,6 +65,7 @@ def load_data(options: DataOptions, preset: "Preset | None" = None) -> SweepData
         Items.of(interactions, split),
         _OWN_DATA if known is None else known.licence,
         _described(options, interactions, split),
+        None if features is None else features(interactions),
     )
 
 

@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from easrec.errors import InputError
 from sweeps.progress import trial_label
 from sweeps.results import TrialRecord
 from sweeps.tracking import SweepRecorder
-from sweeps.trial import TrialConfig
 
 RETRY_AFTER_S = 30.0
 """Seconds during which nothing more is sent to an MLflow that has just failed."""
@@ -26,8 +26,9 @@ class TrialRecording:
     def __init__(
         self,
         connect: Callable[[], SweepRecorder],
-        record: Callable[[TrialConfig], TrialRecord | None],
+        record: Callable[[Any], TrialRecord | None],
         say: Callable[[str], None],
+        label: Callable[[Any], str] = trial_label,
     ) -> None:
         """Prepare; nothing is connected before `with`.
 
@@ -35,13 +36,15 @@ class TrialRecording:
             connect: opens the sweep's run, making it if it is missing.
             record: what is known of a trial, or None if it has not finished.
             say: prints a line.
+            label: how people call a trial.
         """
         self.recorder: SweepRecorder | None = None
         """Of the sweep's run, once that could be opened."""
         self._connect = connect
         self._record = record
         self._say = say
-        self._ended: queue.SimpleQueue[TrialConfig | None] = queue.SimpleQueue()
+        self._label = label
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._silent_until_s = 0.0
         # A daemon: a sweep that is stopped does not wait for a server that has gone.
@@ -61,21 +64,21 @@ class TrialRecording:
         if kind is None:
             self._thread.join()
 
-    def ended(self, trial: TrialConfig) -> None:
+    def ended(self, trial: Any) -> None:
         """Have a trial recorded that ended, if it has finished; returns at once."""
         self._ended.put(trial)
 
     def _run(self) -> None:
         while (trial := self._ended.get()) is not None and not self._stopped.is_set():
             if time.monotonic() >= self._silent_until_s:
-                self._attempt(trial_label(trial), partial(self._write, trial))
+                self._attempt(self._label(trial), partial(self._write, trial))
 
     def _open(self) -> SweepRecorder:
         if self.recorder is None:
             self.recorder = self._connect()
         return self.recorder
 
-    def _write(self, trial: TrialConfig) -> None:
+    def _write(self, trial: Any) -> None:
         record = self._record(trial)
         if record is not None:
             self._open().record_trial(record)

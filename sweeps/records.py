@@ -154,7 +154,7 @@ def trial_record(
         seed=trial.seed,
         architecture=architecture,
         params={
-            **_params(trial, settings),
+            **trial_params(trial, settings),
             **_measured_layers(trial, searched, store),
             **{
                 f"{stage}.micro_batch_size_used": size
@@ -164,7 +164,7 @@ def trial_record(
             "architecture_id": architecture.architecture_id,
         },
         metrics=metrics,
-        curves=_curves(warmed, searched, retrained),
+        curves=curves_of(warmed, searched, retrained),
         tags={**tags, **measured_on, "architecture_id": architecture.architecture_id},
         artifacts={
             "architecture.json": entry.path(ARCHITECTURE),
@@ -199,7 +199,7 @@ def failed_record(
         trial_id=trial.trial_id,
         tradeoff=trial.tradeoff,
         seed=trial.seed,
-        params=_params(trial, settings),
+        params=trial_params(trial, settings),
         error=error,
         start_ms=start_ms,
         end_ms=max([start_ms, *ends]),
@@ -208,7 +208,8 @@ def failed_record(
     )
 
 
-def _params(trial: TrialConfig, settings: Mapping[str, Param]) -> dict[str, Param]:
+def trial_params(trial: TrialConfig, settings: Mapping[str, Param]) -> dict[str, Param]:
+    """The settings of a trial and what else is to be recorded, nested names joined by dots."""
     return {
         "tradeoff": trial.tradeoff,
         "seed": trial.seed,
@@ -236,7 +237,7 @@ def _measured_layers(trial: TrialConfig, searched: Result, store: Store) -> dict
     return flatten({"layer_latencies_ms": searched.value["latencies_ms"], "layer_latencies_on": measured_on})
 
 
-def _curves(*results: Result) -> dict[str, Curve]:
+def curves_of(*results: Result) -> dict[str, Curve]:
     """Every metric of every epoch as `stage/metric`."""
     curves: dict[str, Curve] = {}
     for result in results:

@@ -49,6 +49,8 @@ class TrialRecord:
     """What may be filtered by in MLflow, such as the commit and the checksum of the data."""
     artifacts: dict[str, Path] = field(default_factory=dict)
     """Path among the run's artifacts, such as `weights.safetensors` -> the file."""
+    name: str | None = None
+    """What MLflow calls its run; None: by lambda and seed."""
 
     def __post_init__(self) -> None:
         if self.end_ms < self.start_ms:
@@ -80,6 +82,8 @@ class FailedTrial:
     """As in `TrialRecord`."""
     status: Unfinished = "failed"
     """Which of the three; what is refused or stopped is no error."""
+    name: str | None = None
+    """As in `TrialRecord`."""
 
 
 def results_frame(records: Sequence[TrialRecord], *, accuracy: str = ACCURACY) -> pd.DataFrame:

@@ -150,6 +150,8 @@ class Sweep:
 
     NAME = "lambda-sweep"
     """What new directories of such sweeps are called."""
+    RECORDER = SweepRecorder
+    """What writes it into MLflow."""
 
     @staticmethod
     def preset_for(config: SweepConfig) -> Preset:
@@ -269,7 +271,7 @@ class Sweep:
                 uri = pool.submit(self._tracking_uri)
 
                 def connect() -> SweepRecorder:
-                    return SweepRecorder(
+                    return self.RECORDER(
                         # What could not be made then may be by now.
                         self._tracking_uri() if uri.exception() else uri.result(),
                         identity.sweep_id,
@@ -278,7 +280,7 @@ class Sweep:
                         artifacts=self._database_artifacts,
                     )
 
-                recording = TrialRecording(connect, self._finished_record, self._say_masked)
+                recording = TrialRecording(connect, self._finished_record, self._say_masked, self.label)
                 try:
                     return self._run_on(cluster, recording, connect)
                 except BaseException as error:
@@ -289,6 +291,10 @@ class Sweep:
                         with suppress(Exception):  # what ended the sweep says more than MLflow's trouble
                             recording.recorder.finish(status, now_ms())
                     raise
+
+    def label(self, trial: Any) -> str:
+        """How people call a trial."""
+        return trial_label(trial)
 
     def plan_trials(self, cluster: Cluster) -> None:
         """Say which trials there will be, before anything is written; `InputError` if there can be none."""

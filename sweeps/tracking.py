@@ -49,6 +49,13 @@ _MAX_TAG_LENGTH = 8000
 class SweepRecorder:
     """Writes one sweep into MLflow; opening it again for the same sweep continues the same runs."""
 
+    KIND = "sweep"
+    """The tag easrec.kind of the parent run."""
+    TRIAL_KIND = "trial"
+    """That of the runs of trials."""
+    MEAN_KIND = "configuration"
+    """That of the runs that hold means over seeds."""
+
     def __init__(
         self,
         tracking_uri: str,
@@ -75,13 +82,13 @@ class SweepRecorder:
         self.sweep_id = sweep_id
         self.client = self._client = MlflowClient(tracking_uri=tracking_uri)
         self.experiment_id = open_experiment(self._client, experiment, tracking_uri, artifacts)
-        parent = self._find({"easrec.sweep_id": sweep_id, "easrec.kind": "sweep"})
+        parent = self._find({"easrec.sweep_id": sweep_id, "easrec.kind": self.KIND})
         if parent is None:
             parent = self._client.create_run(
                 self.experiment_id,
                 start_time=start_ms,
                 run_name=run_name or sweep_id,
-                tags={"easrec.sweep_id": sweep_id, "easrec.kind": "sweep"},
+                tags={"easrec.sweep_id": sweep_id, "easrec.kind": self.KIND},
             )
         elif parent.info.status != "RUNNING":
             self._client.update_run(parent.info.run_id, status="RUNNING")
@@ -132,7 +139,7 @@ class SweepRecorder:
         _check_finite(metrics, {})
         tags = {
             "mlflow.parentRunId": self.parent_run_id,
-            "easrec.kind": "configuration",
+            "easrec.kind": self.MEAN_KIND,
             "architecture_id": record.architecture_id,
         }
         run = self._find(tags) or self._client.create_run(
@@ -211,8 +218,8 @@ class SweepRecorder:
         return self._find(tags) or self._client.create_run(
             self.experiment_id,
             start_time=trial.start_ms,
-            run_name=f"lambda {trial.tradeoff:g}, seed {trial.seed}",
-            tags={**tags, "easrec.sweep_id": self.sweep_id, "easrec.kind": "trial"},
+            run_name=trial.name or f"lambda {trial.tradeoff:g}, seed {trial.seed}",
+            tags={**tags, "easrec.sweep_id": self.sweep_id, "easrec.kind": self.TRIAL_KIND},
         )
 
     def _find(self, tags: Mapping[str, str]) -> "Run | None":

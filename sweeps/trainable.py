@@ -111,19 +111,46 @@ def measure(
     data: SharedData,
     store: Store,
 ) -> dict[str, Any]:
-    """What a retrained network costs on the machine that this runs on, and what that machine is.
+    """What a retrained network costs on the machine that this runs on; see `measure_entry`."""
+    return measure_entry(
+        ("retrain", trial.retrain_key(architecture)),
+        measure_key(trial, architecture, settings),
+        trial,
+        settings,
+        data,
+        store,
+    )
+
+
+def measure_entry(
+    network: tuple[str, str],
+    key: str,
+    trial: TrialConfig,
+    settings: ProfileConfig,
+    data: SharedData,
+    store: Store,
+) -> dict[str, Any]:
+    """What a network of the store costs on the machine that this runs on, and what that machine is.
 
     Nothing else should run there.
+
+    Args:
+        network: kind and key of the entry that holds it.
+        key: of what is measured.
+        trial: says on which device, and the size of training's batches.
+        settings: how.
+        data: what is asked.
+        store: where network and figures lie.
 
     Raises:
         StoredFailureError: measuring failed, and would again.
     """
     limit_memory(trial.measure_device, None)
-    network = store.entry("retrain", trial.retrain_key(architecture)).path(NETWORK)
+    directory = store.entry(*network).path(NETWORK)
 
     def compute(workspace: Workspace) -> dict[str, Any]:
         profile = profile_network(
-            network,
+            directory,
             data.get(),
             settings,
             device=trial.measure_device,
@@ -131,5 +158,4 @@ def measure(
         )
         return dataclasses.asdict(profile) | hardware(trial.measure_device)
 
-    key = measure_key(trial, architecture, settings)
     return store.get_or_compute("measure", key, compute, failures=(ValueError,))

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,10 +20,11 @@ from easrec.micro_batches import MemoryExhaustedError, memory_explained
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender
+from easrec.nas.alternating import Method, alternate
 from easrec.nas.resources import network_flops
 from easrec.nas.search import SearchConfig, WarmUp, search, warm_up
 from easrec.nas.supernet import Supernet
-from easrec.retrain import RetrainConfig, retrain
+from easrec.retrain import RetrainConfig, RetrainResult, retrain
 from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
 from sweeps.bounds import Budget
 from sweeps.hardware import hardware, measuring_device
@@ -81,6 +83,8 @@ class TrialConfig:
     """What latencies are measured on, see `sweeps.measuring`; None: where the trial runs."""
     budget: Budget | None = None
     """What the derived network may cost to be retrained; None: whatever it likes."""
+    method: Method | None = None
+    """The search that chooses in place of EASRec's; None: EASRec's."""
 
     def refusal(self, architecture: Architecture) -> str | None:
         """Why a derived network is not retrained, or None."""
@@ -106,7 +110,8 @@ class TrialConfig:
         chosen = {} if self.measure_on is None else {"measure_on": self.measure_on}
         return {"device": self.measure_device, **chosen}
 
-    def _common(self, threads: int) -> dict[str, Any]:
+    def common(self, threads: int) -> dict[str, Any]:
+        """What the key of every stage that trains begins with."""
         return {
             "data": self.data_checksum,
             "code": self.code_version,
@@ -120,7 +125,7 @@ class TrialConfig:
         own = {"tradeoff": self.tradeoff} if self.independent else {}
         return content_key(
             {
-                **self._common(self.warmup_threads),
+                **self.common(self.warmup_threads),
                 **own,
                 "space": self.space.to_dict(),
                 "settings": self.search.warmup_settings(),
@@ -133,8 +138,9 @@ class TrialConfig:
         settings = self.search.to_dict()
         # A search by latency goes by what was measured.
         measured = self.measuring_settings() if self.search.resource == "latency" else {}
+        method = {} if self.method is None else {"method": self.method.to_dict()}
         return content_key(
-            {**self._common(self.threads), **measured, "warm": self.warm_key, "settings": settings}
+            {**self.common(self.threads), **measured, **method, "warm": self.warm_key, "settings": settings}
         )
 
     @property
@@ -142,7 +148,7 @@ class TrialConfig:
         """Key of the table of layers' latencies: independent of the tradeoff and the seed."""
         return content_key(
             {
-                **self._common(self.threads),
+                **self.common(self.threads),
                 **self.measuring_settings(),
                 "data": None,
                 "space": self.space.to_dict(),
@@ -159,7 +165,7 @@ class TrialConfig:
         origin = {"warm": self.warm_key, "searched": self.search_key, "fresh": ""}
         return content_key(
             {
-                **self._common(self.threads),
+                **self.common(self.threads),
                 "architecture": architecture.to_dict(),
                 "max_length": self.search.max_length,
                 "settings": self.retrain.to_dict(),
@@ -174,15 +180,15 @@ class TrialConfig:
         return content_key({"search": self.search_key, "retrain": settings})
 
 
-def _sizes(trial: TrialConfig, data: SplitData, batch_size: int, hidden_size: int) -> str:
+def sizes_text(max_length: int, data: SplitData, batch_size: int, hidden_size: int) -> str:
     """What the memory of a stage depends on, for messages."""
     return (
-        f"batches of {batch_size} sequences of up to {trial.search.max_length} positions, "
+        f"batches of {batch_size} sequences of up to {max_length} positions, "
         f"{hidden_size} hidden dimensions, {data.num_items:,} items"
     )
 
 
-def _recording(workspace: Workspace) -> OnEpoch:
+def recording(workspace: Workspace) -> OnEpoch:
     """A callback that keeps the latest epoch's report, for those who watch, and its checkpoint."""
 
     def record(report: EpochReport) -> None:
@@ -194,7 +200,7 @@ def _recording(workspace: Workspace) -> OnEpoch:
 def _judged(
     workspace: Workspace, before: Mapping[str, Any] | None, start: Reached, trial: TrialConfig, judge: Judge
 ) -> OnEpoch:
-    """As `_recording`, and a judge is told of each epoch once its checkpoint is kept.
+    """As `recording`, and a judge is told of each epoch once its checkpoint is kept.
 
     A retraining that is resumed is judged before it goes on, by what it had reached: its process may have
     died before it was.
@@ -258,9 +264,9 @@ def warm_stage(trial: TrialConfig, data: SplitData, store: Store) -> None:
     """
 
     def compute(workspace: Workspace) -> dict[str, Any]:
-        sizes = _sizes(trial, data, trial.search.batch_size, trial.space.hidden_size)
+        sizes = sizes_text(trial.search.max_length, data, trial.search.batch_size, trial.space.hidden_size)
         with memory_explained("the warm-up", sizes):
-            warm = _warm_up(trial, data, workspace.directory / WARM_STATE, _recording(workspace))
+            warm = _warm_up(trial, data, workspace.directory / WARM_STATE, recording(workspace))
             warm.supernet.save(workspace.directory / SUPERNET)
         return {
             "epochs": [report.to_dict() for report in warm.epochs],
@@ -303,16 +309,17 @@ def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architect
 
     def compute(workspace: Workspace) -> dict[str, Any]:
         config = _search_config(trial, store)
-        sizes = _sizes(trial, data, config.batch_size, trial.space.hidden_size)
+        sizes = sizes_text(trial.search.max_length, data, config.batch_size, trial.space.hidden_size)
         with memory_explained("the search", sizes):
-            result = search(
+            choose = search if trial.method is None else partial(alternate, trial.method)
+            result = choose(
                 data,
                 trial.space,
                 config,
                 warm=_warm_up(trial, data, warmed.path(WARM_STATE)),
                 device=trial.device,
                 checkpoint_dir=workspace.checkpoints,
-                on_epoch=_recording(workspace),
+                on_epoch=recording(workspace),
             )
             if trial.transfer_from == "searched":
                 result.supernet.save(workspace.directory / SUPERNET)
@@ -360,11 +367,18 @@ def _retrain(
         checkpoint_dir=workspace.checkpoints,
         on_epoch=on_epoch,
     )
+    return keep_network(result, data, workspace, device=trial.device)
+
+
+def keep_network(
+    result: RetrainResult, data: SplitData, workspace: Workspace, *, device: str
+) -> dict[str, Any]:
+    """Leave a trained network and the ranks that it gives in a workspace; returns the entry's value."""
     save_network(result.model, workspace.directory / NETWORK)
-    write_json(workspace.directory / ARCHITECTURE, architecture.to_dict())
+    write_json(workspace.directory / ARCHITECTURE, result.model.architecture.to_dict())
     # Read back, so that the figures are those of the file.
-    model = load_network(workspace.directory / NETWORK, device=trial.device)
-    ranks = rank_table(model.scores, data, max_length=trial.search.max_length, device=trial.device)
+    model = load_network(workspace.directory / NETWORK, device=device)
+    ranks = rank_table(model.scores, data, max_length=model.max_length, device=device)
     write_ranks(ranks, workspace.directory / RANKS)
     return {
         "epochs": [report.to_dict() for report in result.epochs],
@@ -403,7 +417,7 @@ def retrain_stage(
     entry = store.entry("retrain", key)
 
     def compute(workspace: Workspace) -> dict[str, Any]:
-        on_epoch = _recording(workspace)
+        on_epoch = recording(workspace)
         if judge is not None:
             judge.check(key)  # it may have been stopped while this trial waited for it
             activity = entry.activity()
@@ -417,7 +431,7 @@ def retrain_stage(
                 costs=_costs(trial, architecture, store),
             )
             on_epoch = _judged(workspace, before, start, trial, judge)
-        sizes = _sizes(trial, data, trial.retrain.batch_size, architecture.hidden_size)
+        sizes = sizes_text(trial.search.max_length, data, trial.retrain.batch_size, architecture.hidden_size)
         with memory_explained("the retraining", sizes):
             return _retrain(trial, architecture, data, store, workspace, on_epoch)
 

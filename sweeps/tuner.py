@@ -70,6 +70,7 @@ def train_trials(
     program: Callable[..., None] = train,
     label: Callable[[Any], str] = trial_label,
     halving: Halving | None = None,
+    **more: Any,
 ) -> dict[str, str]:
     """Run trials with Ray Tune, in their order, as many at once as the cluster has room for.
 
@@ -83,6 +84,7 @@ def train_trials(
         program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`.
         label: how people call a trial.
         halving: stops retrainings that cannot reach the front; None: all come to their end.
+        more: further arguments of the program, kept in Ray's object store.
 
     Returns:
         Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
@@ -99,6 +101,7 @@ def train_trials(
         on_busy=on_busy,
         share=cluster.memory_share,
         **({} if halving is None else {"halving": halving.trial_side}),
+        **more,
     )
     # Tune's own records are of no use afterwards, and since trials report no checkpoint to Ray, they stay on
     # this machine.
@@ -141,9 +144,16 @@ def measure_network(
     Raises:
         RuntimeError: it could not be measured.
     """
-    task = ray.remote(measure).options(max_retries=MAX_RETRIES, **place.options)
+    return on_place(place, measure, trial, architecture, settings, data, store)
+
+
+def on_place(
+    place: MeasuringPlace, measurement: Callable[..., dict[str, Any]], *arguments: Any
+) -> Mapping[str, Any]:
+    """What a measurement finds, as a Ray task where measuring is done; `RuntimeError` where it fails."""
+    task = ray.remote(measurement).options(max_retries=MAX_RETRIES, **place.options)
     try:
-        figures: dict[str, Any] = ray.get(task.remote(trial, architecture, settings, data, store))
+        figures: dict[str, Any] = ray.get(task.remote(*arguments))
     except RayError as error:
         raise RuntimeError(_sentence(error)) from error
     return figures

@@ -5,6 +5,7 @@ A mean says how good a network is; telling two networks apart takes what each ea
 Legend: Q questions of a split, U users.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,14 @@ class Gains:
     def same_questions(self, other: "Gains") -> bool:
         """Whether both were asked the same number by the same users."""
         return np.array_equal(self.users, other.users) and np.array_equal(self.questions, other.questions)
+
+
+def mean_gains(found: Sequence[Gains]) -> Gains | None:
+    """What several networks earned from each user on average; None where they were asked other questions."""
+    if not all(gains.same_questions(found[0]) for gains in found):
+        return None
+    earned = np.mean([gains.earned for gains in found], axis=0)
+    return Gains(found[0].users, found[0].questions, earned)
 
 
 def gains_of(table: pd.DataFrame, metric: str) -> Gains | None:

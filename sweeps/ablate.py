@@ -1,0 +1,190 @@
+"""Ablations: EASRec with one setting changed at a time, as trials of a comparison."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from rich.console import Console
+
+from easrec.data.sequences import SplitData
+from easrec.errors import InputError
+from easrec.models.architecture import Attention
+from easrec.nas.resources import DepthCost
+from sweeps.ablate_config import AblateConfig
+from sweeps.cluster import Cluster
+from sweeps.compare import Comparison, Section
+from sweeps.compare_methods import equal_batch
+from sweeps.compare_paper import gates_beside_paper
+from sweeps.compare_tables import Contest
+from sweeps.compare_text import Grid
+from sweeps.compare_trial import Contestant, Searched
+from sweeps.plan import trials_of_seeds
+from sweeps.presets import Preset
+from sweeps.store import code_version
+from sweeps.sweep import run_sweep
+
+_DEFAULT = "default"
+_WARM_UP = 5
+"""Epochs of a warm-up that is set beside a preset without one."""
+
+_TITLES = {
+    "gates": "layers of the gates",
+    "attention": "attention",
+    "key-norm": "norm of the keys",
+    "depth-cost": "depth in the resource term",
+    "weights": "weights of the candidates",
+    "warmup": "warm-up",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A value of a setting."""
+
+    group: str
+    value: str | int
+    """What tells it from the others of its group."""
+    label: str
+    preset: Preset
+    """All settings with this one changed."""
+
+    @property
+    def method(self) -> str:
+        """Its name among contestants, unless it is the default."""
+        return f"{self.group}-{self.value}"
+
+
+def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[Variant]:
+    """The variants of some groups; those that change nothing have the preset itself.
+
+    Args:
+        preset: what is changed.
+        groups: some of `sweeps.ablate_config.Group`.
+        data: what is trained on; batches of other attention are made of as many targets.
+
+    Raises:
+        InputError: the preset's attention has not what a group changes.
+    """
+    space, search = preset.space, preset.search
+    if space.attention == "softmax" and (
+        no := [name for name in groups if name in ("attention", "key-norm")]
+    ):
+        raise InputError(
+            f"--groups {no[0]} compares forms of linear attention; leave out that or --attention softmax"
+        )
+    found = []
+    for group in groups:
+        if group == "gates":
+            found += [
+                Variant(group, layers, f"gates of {layers} layers", _with_space(preset, gate_layers=layers))
+                for layers in (2, 1, 0)
+            ]
+        elif group == "attention":
+            forms: dict[Attention, str] = {"linear": "causal", "linear_bidirectional": "bidirectional"}
+            for form, label in forms.items():
+                other = dataclasses.replace(space, attention=form)
+                changed = dataclasses.replace(
+                    preset,
+                    space=other,
+                    search=dataclasses.replace(search, batch_size=equal_batch(search, space, other, data)),
+                    retrain=dataclasses.replace(
+                        preset.retrain, batch_size=equal_batch(preset.retrain, space, other, data)
+                    ),
+                )
+                found.append(Variant(group, form, label, changed))
+        elif group == "key-norm":
+            found += [
+                Variant(group, value, label, _with_space(preset, key_norm=value))
+                for value, label in (("column", "of a feature"), ("row", "of a position"))
+            ]
+        elif group == "depth-cost":
+            for cost in get_args(DepthCost):
+                changed = dataclasses.replace(preset, search=dataclasses.replace(search, depth_cost=cost))
+                found.append(Variant(group, cost, cost.replace("_", " "), changed))
+        elif group == "weights":
+            found += [
+                Variant(group, value, f"{value} weights", _with_space(preset, weights=value))
+                for value in ("independent", "shared")
+            ]
+        else:
+            epochs = search.warmup_epochs or _WARM_UP
+            found += [
+                Variant(group, value, f"warm-up of {value} epochs", _with_warm_up(preset, value))
+                for value in (epochs, 0)
+            ]
+    return found
+
+
+def _with_space(preset: Preset, **changes: object) -> Preset:
+    return dataclasses.replace(preset, space=dataclasses.replace(preset.space, **changes))  # type: ignore[arg-type]
+
+
+def _with_warm_up(preset: Preset, epochs: int) -> Preset:
+    """Another warm-up, and a search that is as much shorter or longer: in sum as many epochs."""
+    search = preset.search
+    more = search.warmup_epochs - epochs
+    return dataclasses.replace(
+        preset,
+        search=dataclasses.replace(
+            search,
+            warmup_epochs=epochs,
+            search_epochs=max(1, search.search_epochs + more),
+            stable_epochs=max(1, search.stable_epochs + more),
+            ndcg_patience=max(1, search.ndcg_patience + more),
+        ),
+    )
+
+
+def run_ablate(config: AblateConfig, *, console: Console | None = None) -> int:
+    """Run or resume ablations and report them; status and errors as of `sweeps.sweep.run_sweep`."""
+    return run_sweep(config, console=console, kind=Ablation)
+
+
+class Ablation(Comparison):
+    """One run of the program over an ablation's directory."""
+
+    NAME = "ablate"
+
+    @property
+    def variants(self) -> list[Variant]:
+        """All of them; the one that changes nothing is there once for each group."""
+        return variants(self.preset, cast(AblateConfig, self.config).chosen, self.data)
+
+    def make_contestants(self, cluster: Cluster) -> list[Contestant]:
+        """See `Comparison.make_contestants`; the default is run once, whatever the groups."""
+        presets = {_DEFAULT: self.preset}
+        presets |= {one.method: one.preset for one in self.variants if one.preset != self.preset}
+        return [
+            Searched(method=method, trial=trial)
+            for method, preset in presets.items()
+            for trial in trials_of_seeds(
+                self.config, preset, self.data, device=cluster.device, code_version=code_version()
+            )
+        ]
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """See `Comparison.labels`."""
+        return {_DEFAULT: "the preset", **{one.method: one.label for one in self.variants}}
+
+    def sections(self) -> list[Section]:
+        """See `Comparison.sections`: one for each group."""
+        groups: dict[str, dict[str, str]] = {}
+        for one in self.variants:
+            unchanged = one.preset == self.preset
+            name = _DEFAULT if unchanged else one.method
+            groups.setdefault(one.group, {})[name] = f"{one.label}{' (the preset)' if unchanged else ''}"
+        return [Section(_TITLES[group], labels, _DEFAULT) for group, labels in groups.items()]
+
+    def extra_grids(self, contest: Contest) -> list[Grid]:
+        """See `Comparison.extra_grids`: the paper's Table V."""
+        if not cast(AblateConfig, self.config).beside_paper:
+            return []
+        methods = {
+            _DEFAULT if one.preset == self.preset else one.method: int(one.value)
+            for one in self.variants
+            if one.group == "gates"
+        }
+        found = gates_beside_paper(contest, methods, differs=self.differs())
+        return [] if found is None else [found]

@@ -1,0 +1,589 @@
+"""A comparison from its settings to its tables: each method with each seed is a trial."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+from rich.console import Console
+
+from easrec.data.feature_table import FeatureTable, load_feature_table
+from easrec.data.interactions import Interactions
+from easrec.errors import InputError
+from easrec.files import write_atomically
+from sweeps.cluster import Cluster
+from sweeps.compare_charts import comparison_png
+from sweeps.compare_config import LABELS, READ_FEATURES, CompareConfig, ComparedConfig
+from sweeps.compare_methods import contestants_of
+from sweeps.compare_paper import beside_paper
+from sweeps.compare_tables import Contest, accuracy_metrics, differences, read_contest_gains
+from sweeps.compare_text import Grid, grids, latex, markdown, terminal_table
+from sweeps.compare_trial import (
+    Contestant,
+    Outcome,
+    coverage_place,
+    run_contestant,
+    timing_key,
+)
+from sweeps.config import SweepConfig
+from sweeps.configurations import ConfigurationRecord
+from sweeps.coverage import popular_targets
+from sweeps.data import ITEMS, load_data
+from sweeps.data_options import DEFAULT_DATASET
+from sweeps.output import SWEEP
+from sweeps.plan import preset_of
+from sweeps.presets import Preset
+from sweeps.recording import TrialRecording
+from sweeps.records import MEASURED
+from sweeps.reporter import duration_text
+from sweeps.results import FailedTrial, TrialRecord
+from sweeps.store import OnBusy, code_version, now_ms
+from sweeps.summary import counted
+from sweeps.sweep import Sweep, run_sweep
+from sweeps.tracking import SweepRecorder
+from sweeps.trainable import SharedData, measure_entry
+from sweeps.trial import ARCHITECTURE, NETWORK
+from sweeps.tuner import on_place, train_trials, warm_supernets
+from sweeps.user_ranks import RANKS
+
+TRIALS = "comparison.parquet"
+TIMINGS = "timings.parquet"
+SUMMARY = "comparison.csv"
+DIFFERENCES = "differences.csv"
+MARKDOWN = "comparison.md"
+LATEX = "comparison.tex"
+CHART = "comparison.png"
+
+_LONGEST_DESCRIPTION = 7500
+"""Characters of a description in MLflow, which is a tag."""
+
+
+def run_compare(config: CompareConfig, *, console: Console | None = None) -> int:
+    """Run or resume a comparison and report it; status and errors as of `sweeps.sweep.run_sweep`.
+
+    Raises:
+        InputError: also where methods read features of items and there are none.
+    """
+    config.check()
+    preset = Comparison.preset_for(config)
+    reads = any(name in READ_FEATURES for name in config.chosen)
+    data = load_data(config, preset, (lambda log: read_features(config, log)) if reads else None)
+    return run_sweep(config, console=console, kind=Comparison, preset=preset, data=data)
+
+
+def read_features(config: CompareConfig, interactions: Interactions) -> FeatureTable:
+    """What FDSA and SASRecF read; `InputError` says what else could be done where there is nothing."""
+    if config.features is not None:
+        source: str | Path = config.features
+    elif config.dataset is None and config.data is not None:
+        source = config.data
+    else:
+        source = config.dataset or DEFAULT_DATASET
+    raw = config.data if isinstance(source, str) else None
+    try:
+        return load_feature_table(
+            source,
+            interactions,
+            names=config.feature_names or None,
+            raw=raw,
+            item_column=config.item_column,
+        )
+    except InputError as error:
+        raise InputError(
+            f"{error} (FDSA and SASRecF read features of items: name their file by --features, choose by "
+            "--feature-names, or leave the two out by --without-features)"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Methods that are compared with one another, in tables of their own."""
+
+    title: str
+    """What their titles begin with; empty where there is one section."""
+    labels: Mapping[str, str]
+    """Method -> what it is called there, in the order of the rows."""
+    reference: str
+    """The one that the others are compared with."""
+
+
+class ComparisonRecorder(SweepRecorder):
+    """Writes a comparison into MLflow: other kinds of runs than a sweep's, so that no report mixes them."""
+
+    KIND = "comparison"
+    TRIAL_KIND = "contestant"
+    MEAN_KIND = "method"
+
+
+class Comparison(Sweep):
+    """One run of the program over a comparison's directory."""
+
+    NAME = "compare"
+    RECORDER = ComparisonRecorder
+
+    @staticmethod
+    def preset_for(config: SweepConfig) -> Preset:
+        """The preset with the user's changes and the one lambda in it; see `preset_of` for errors."""
+        preset = preset_of(config)
+        tradeoff = cast(ComparedConfig, config).tradeoff
+        return dataclasses.replace(preset, search=dataclasses.replace(preset.search, tradeoff=tradeoff))
+
+    def __init__(self, config: Any, preset: Any, data: Any, *more: Any) -> None:
+        super().__init__(config, preset, data, *more)
+        self.features: FeatureTable | None = data.features
+        # Repeated by the comparison itself, in turns.
+        self.profile = dataclasses.replace(self.profile, passes=1)
+        self.contestants: list[Contestant] = []
+
+    def plan_trials(self, cluster: Cluster) -> None:
+        """See `Sweep.plan_trials`."""
+        self.contestants = self.make_contestants(cluster)
+
+    def make_contestants(self, cluster: Cluster) -> list[Contestant]:
+        """All methods with all seeds, in the order in which they are started."""
+        return contestants_of(
+            cast(CompareConfig, self.config),
+            self.preset,
+            self.data,
+            self.features,
+            device=cluster.device,
+            code_version=code_version(),
+        )
+
+    def more_facts(self) -> dict[str, Any]:
+        """See `Sweep.more_facts`."""
+        return {"pipeline": self.NAME}
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Method -> what people call it."""
+        return LABELS
+
+    def sections(self) -> list[Section]:
+        """What is compared with what."""
+        methods = tuple(dict.fromkeys(one.method for one in self.contestants))
+        ordered = tuple(name for name in self.labels if name in methods)
+        return [Section("", {name: self.labels[name] for name in ordered}, ordered[0])]
+
+    def extra_grids(self, contest: Contest) -> list[Grid]:
+        """Tables besides those of the sections."""
+        config = cast(CompareConfig, self.config)
+        if not config.beside_paper or config.paper_name is None:
+            return []
+        return beside_paper(contest, self.labels, config.paper_name, differs=self.differs())
+
+    def differs(self) -> list[str]:
+        """Sentences on what differs from the paper's experiments."""
+        space, search = self.preset.space, self.preset.search
+        place = next(
+            (f", measured on {figures['cpu']}" for figures in self._measured().values() if "cpu" in figures),
+            "",
+        )
+        return [
+            f"ours: {self.data.num_users:,} users and {self.data.num_items:,} items, "
+            f"N = {search.max_length}, supernet {space.num_layers} x {space.hidden_size}/{space.inner_size}, "
+            f"attention {space.attention}, warm-up of {search.warmup_epochs} epochs, "
+            f"lambda {search.tradeoff:g}, preset {self.config.preset}{place}"
+        ]
+
+    def label(self, trial: Contestant) -> str:
+        """See `Sweep.label`."""
+        return f"{self.labels[trial.method]}, seed {trial.trial.seed}"
+
+    def _run_on(
+        self, cluster: Cluster, recording: TrialRecording, connect: Callable[[], SweepRecorder]
+    ) -> int:
+        shared = SharedData.put(self.data)
+        methods = len({one.method for one in self.contestants})
+        self.say(
+            f"{counted(methods, 'method')}, {counted(self.config.seeds, 'seed')}, {cluster.slots} at once, "
+            f"on {cluster.device}"
+        )
+        self.forget_failures()
+        with recording:
+            self._train_all(shared, cluster, recording)
+        failed = self._failed()
+        finished = self._finished()
+        if not finished:
+            self.say("nothing finished, so there is no result:")
+            self._say_failed(failed)
+            self._recorded(connect, lambda recorder: self._record_nothing(recorder, failed))
+            return 1
+        all_measured = self._measure_all(shared, cluster)
+        write = self._written(finished, failed)
+        recorded = self._recorded(connect, write)
+        return 0 if recorded and all_measured and not failed else 1
+
+    def forget_failures(self) -> None:
+        """See `Sweep.forget_failures`."""
+        for contestant in self.contestants:
+            for place in contestant.places(self.data, self.store):
+                self.store.forget_failure(*place)
+
+    def _train_all(self, shared: SharedData, cluster: Cluster, recording: TrialRecording) -> None:
+        warm_ups = {trial.warm_key: trial for one in self.contestants for trial in one.warm_ups}
+        crashed = warm_supernets(list(warm_ups.values()), shared, self.store, cluster)
+        for one in self.contestants:
+            for trial in one.warm_ups:
+                if trial.warm_key in crashed:
+                    self.errors[one.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
+        by_id = {one.trial_id: one for one in self.contestants}
+        passes: tuple[OnBusy, ...] = ("defer", "wait")
+        for on_busy in passes:
+            self.store.refresh()
+            missing = [
+                one
+                for one in self.contestants
+                if one.trial_id not in self.errors
+                and self._failure(one) is None
+                and self._outcome(one) is None
+            ]
+            known = len(self.contestants) - len(missing)
+            if on_busy == "defer":
+                for one in self.contestants:
+                    if self._outcome(one) is not None:
+                        recording.ended(one)
+                if known:
+                    self.say(f"{known} of {len(self.contestants)} are known already; they are not repeated")
+            if missing:
+                begun_s, ended = time.monotonic(), itertools.count(1)
+
+                def end(
+                    trial_id: str, begun_s: float = begun_s, ended: Any = ended, known: int = known
+                ) -> None:
+                    recording.ended(by_id[trial_id])
+                    self._say_ended(by_id[trial_id], known + next(ended), known, begun_s)
+
+                self.errors |= train_trials(
+                    missing,
+                    shared,
+                    self.store,
+                    cluster,
+                    on_busy=on_busy,
+                    on_end=end,
+                    program=run_contestant,
+                    label=self.label,
+                    features=self.features,
+                )
+
+    def _say_ended(self, one: Contestant, done: int, known: int, begun_s: float) -> None:
+        self.store.refresh()
+        outcome = self._outcome(one)
+        found = "not finished"
+        if outcome is not None:
+            size = outcome.architecture
+            found = (
+                f"{size.num_layers} x {size.hidden_size}/{size.inner_size}, {self.accuracy} "
+                f"{outcome.metrics[self.accuracy]:.4f}"
+            )
+        per_s = (done - known) / (time.monotonic() - begun_s)
+        minutes, seconds = divmod(round(self.elapsed_s()), 60)
+        self.say(
+            f"{minutes:02d}:{seconds:02d}  {self.label(one)}: {found}; {done} of {len(self.contestants)}; "
+            f"about {duration_text((len(self.contestants) - done) / per_s)} left"
+        )
+
+    def _failure(self, one: Contestant) -> str | None:
+        for place in one.places(self.data, self.store):
+            result = self.store.entry(*place).result()
+            if result is not None and result.error is not None:
+                return result.error
+        return None
+
+    def _outcome(self, one: Contestant) -> Outcome | None:
+        """What a contestant ended with, with what it recommends; None unless all is known."""
+        outcome = one.outcome(self.data, self.store)
+        if outcome is None:
+            return None
+        recommended = self.store.entry(*coverage_place(outcome.place)).result()
+        if recommended is None:
+            return None
+        metrics = outcome.metrics
+        choosing_s = metrics["warmup_s"] + metrics["search_s"]
+        return dataclasses.replace(
+            outcome,
+            metrics={
+                **metrics,
+                **recommended.value,
+                "choosing_s": choosing_s,
+                "total_s": choosing_s + metrics["retrain_s"],
+            },
+        )
+
+    def _finished(self) -> dict[str, tuple[Contestant, Outcome]]:
+        found = {one.trial_id: (one, self._outcome(one)) for one in self.contestants}
+        return {name: (one, outcome) for name, (one, outcome) in found.items() if outcome is not None}
+
+    def _measure_all(self, shared: SharedData, cluster: Cluster) -> bool:
+        """Measure every network --timings times, in turns; returns whether all of that is known now."""
+        timings = cast(ComparedConfig, self.config).timings
+        wanted: dict[str, tuple[Contestant, Outcome]] = {}
+        for number in range(timings):
+            for one, outcome in self._finished().values():
+                wanted.setdefault(timing_key(one, outcome, self.profile, number), (one, outcome))
+        missing = {
+            key: found
+            for key, found in wanted.items()
+            if (result := self.store.entry("measure", key).result()) is None or result.error is not None
+        }
+        if not missing:
+            return True
+        try:
+            place = self._measuring_place(cluster)
+        except RuntimeError as error:
+            self.say(f"nothing could be measured: {error}; go on by --resume when the node is there")
+            return False
+        networks = counted(len(wanted) // timings, "network")
+        self.say(
+            f"measuring {networks}{place.described} {counted(timings, 'time')}, one after the other, nothing "
+            "else running"
+        )
+        complete = True
+        for key, (one, outcome) in missing.items():
+            self.store.forget_failure("measure", key)
+            try:
+                on_place(
+                    place, measure_entry, outcome.place, key, one.trial, self.profile, shared, self.store
+                )
+            except RuntimeError as error:
+                self.say(f"the network of {self.label(one)} could not be measured: {error}")
+                complete = False
+        self.store.refresh()
+        return complete
+
+    def _measured(self) -> dict[tuple[str, int], Mapping[str, Any]]:
+        """By trial id and number of the measurement, what is known by now."""
+        found: dict[tuple[str, int], Mapping[str, Any]] = {}
+        timings = cast(ComparedConfig, self.config).timings
+        for name, (one, outcome) in self._finished().items():
+            for number in range(timings):
+                key = timing_key(one, outcome, self.profile, number)
+                result = self.store.entry("measure", key).result()
+                if result is not None and result.error is None:
+                    found[name, number] = result.value
+        return found
+
+    def record(self, trial: Any) -> TrialRecord | None:
+        """See `Sweep.record`."""
+        outcome = self._outcome(trial)
+        if outcome is None:
+            return None
+        return self._record(trial, outcome, {})
+
+    def _record(self, one: Contestant, outcome: Outcome, measured: Mapping[str, float]) -> TrialRecord:
+        entry = self.store.entry(*outcome.place)
+        name = outcome.architecture.architecture_id
+        return TrialRecord(
+            trial_id=one.trial_id,
+            tradeoff=one.trial.tradeoff,
+            seed=one.trial.seed,
+            architecture=outcome.architecture,
+            params={
+                "method": one.method,
+                **one.params(),
+                **outcome.notes,
+                **{f"architecture.{key}": value for key, value in outcome.architecture.to_dict().items()},
+                "architecture_id": name,
+                **self.settings,
+            },
+            metrics={**outcome.metrics, **measured},
+            curves=outcome.curves,
+            tags={**self.tags, "method": one.method, "architecture_id": name},
+            artifacts={
+                "architecture.json": entry.path(ARCHITECTURE),
+                RANKS: entry.path(RANKS),
+                **{file.name: file for file in sorted(entry.path(NETWORK).iterdir())},
+            },
+            start_ms=outcome.start_ms,
+            end_ms=outcome.end_ms,
+            name=self.label(one),
+        )
+
+    def _failed(self) -> list[FailedTrial]:
+        failed = []
+        for one in self.contestants:
+            if self._outcome(one) is None:
+                why = self._failure(one) or self.errors.get(one.trial_id) or "it ended without a result"
+                failed.append(
+                    FailedTrial(
+                        trial_id=one.trial_id,
+                        tradeoff=one.trial.tradeoff,
+                        seed=one.trial.seed,
+                        params={"method": one.method, **one.params(), **self.settings},
+                        error=why,
+                        start_ms=(end_ms := now_ms()),
+                        end_ms=end_ms,
+                        tags={**self.tags, "method": one.method},
+                        name=self.label(one),
+                    )
+                )
+        return failed
+
+    def _say_failed(self, failed: Sequence[FailedTrial]) -> None:
+        for trial in failed:
+            self.say(f"! {trial.name} failed: {trial.error}")
+        if failed:
+            self.say(f"once that is put right, try what failed again by:\n  {self._resume_command()}")
+
+    def contest(self) -> Contest:
+        """All that is known by now."""
+        finished = self._finished()
+        trials = pd.DataFrame(
+            [
+                {
+                    "trial_id": name,
+                    "method": one.method,
+                    "seed": one.trial.seed,
+                    "architecture_id": outcome.architecture.architecture_id,
+                    **outcome.metrics,
+                    **outcome.notes,
+                }
+                for name, (one, outcome) in finished.items()
+            ]
+        )
+        rows = [
+            {
+                "method": finished[name][0].method,
+                "seed": finished[name][0].trial.seed,
+                "measurement": number,
+                **{cost: float(figures[cost]) for cost in MEASURED},
+            }
+            for (name, number), figures in self._measured().items()
+        ]
+        timings = pd.DataFrame(rows, columns=["method", "seed", "measurement", *MEASURED])
+        paths: dict[str, list[Path]] = {}
+        for one, outcome in finished.values():
+            paths.setdefault(one.method, []).append(self.store.entry(*outcome.place).path(RANKS))
+        known = Contest(trials, timings, {})
+        gains = read_contest_gains(paths, accuracy_metrics(known.protocols()))
+        return Contest(trials, timings, gains)
+
+    def _written(
+        self, finished: Mapping[str, tuple[Contestant, Outcome]], failed: Sequence[FailedTrial]
+    ) -> Callable[[SweepRecorder], None]:
+        """Write the files and print the tables; returns what writes the same into MLflow."""
+        contest = self.contest()
+        targets = popular_targets(self.data)
+        tables: list[Grid] = []
+        found = []
+        for section in self.sections():
+            there = [name for name in section.labels if name in contest.methods]
+            if not there:
+                continue
+            tables += grids(
+                contest,
+                section.labels,
+                section.reference,
+                methods=there,
+                title=section.title,
+                popular_targets=targets,
+            )
+            differing = differences(contest, section.reference, there)
+            found.append(differing.assign(section=section.title))
+        tables += self.extra_grids(contest)
+        files = self._files(contest, pd.concat(found, ignore_index=True), tables)
+        self.say(f"\n{counted(len(finished), 'trial')}, in {duration_text(self.elapsed_s())}")
+        for table in tables:
+            self.say(f"\n{table.title}")
+            self.console.print(terminal_table(table))
+            for note in table.notes:
+                self.say(note)
+        self._say_failed(failed)
+        for name, file in files.items():
+            self.say(f"{name}: {file}")
+
+        def write(recorder: SweepRecorder) -> None:
+            for failure_record in failed:
+                recorder.record_failure(failure_record)
+            records = [
+                self._record(one, outcome, self._means(contest, one)) for one, outcome in finished.values()
+            ]
+            for record in records:
+                recorder.record_trial(record)
+            for mean in self._mean_records(contest, records):
+                recorder.record_configuration(mean)
+            recorder.record_sweep(
+                params=self.settings,
+                metrics={"num_trials": len(self.contestants), "num_finished": len(finished)},
+                tags=self.tags,
+                artifacts={**files, **{name: self.path / name for name in (SWEEP, ITEMS)}},
+                description=_description(self.described, tables),
+                end_ms=max(record.end_ms for record in records),
+            )
+            recorder.finish("FINISHED", now_ms())
+
+        return write
+
+    def _files(self, contest: Contest, found: pd.DataFrame, tables: Sequence[Grid]) -> dict[str, Path]:
+        summary = contest.summary()
+        summary.insert(1, "label", [self.labels[name] for name in summary["method"]])
+        text = f"# {self.data.name}\n\n{self.described}\n\n" + "\n".join(markdown(table) for table in tables)
+        tex = "\n".join(latex(table) for table in tables)
+        writers: dict[str, Callable[[Path], Any]] = {
+            TRIALS: lambda path: contest.trials.to_parquet(path, index=False),
+            TIMINGS: lambda path: contest.timings.to_parquet(path, index=False),
+            SUMMARY: lambda path: summary.to_csv(path, index=False),
+            DIFFERENCES: lambda path: found.to_csv(path, index=False),
+            MARKDOWN: lambda path: path.write_text(text, encoding="utf-8"),
+            LATEX: lambda path: path.write_text(tex, encoding="utf-8"),
+        }
+        for name, writer in writers.items():
+            write_atomically(self.path / name, writer)
+        files = {name: self.path / name for name in writers}
+        if not contest.timings.empty:
+            comparison_png(
+                contest,
+                self.labels,
+                self.sections()[0].reference,
+                self.accuracy.replace("valid/", "test/", 1),
+                self.path / CHART,
+                dataset=self.data.name,
+            )
+            files[CHART] = self.path / CHART
+        return files
+
+    @staticmethod
+    def _means(contest: Contest, one: Contestant) -> dict[str, float]:
+        """What the network of a contestant was measured to cost, on average."""
+        own = contest.timings
+        own = own[(own["method"] == one.method) & (own["seed"] == one.trial.seed)]
+        return {} if own.empty else {cost: float(own[cost].mean()) for cost in MEASURED}
+
+    def _mean_records(self, contest: Contest, records: Sequence[TrialRecord]) -> list[ConfigurationRecord]:
+        """Each method as a run of its own, with means over seeds."""
+        found = []
+        for row in contest.summary().to_dict("records"):
+            method = str(row["method"])
+            own = [record for record in records if record.tags["method"] == method]
+            numbers = {
+                str(name): float(value)
+                for name, value in row.items()
+                if isinstance(value, int | float) and value == value
+            }
+            found.append(
+                ConfigurationRecord(
+                    architecture_id=method,
+                    name=f"{self.labels[method]}, mean of {counted(row['num_seeds'], 'seed')}",
+                    params={"method": method, "architectures": str(row["architectures"])},
+                    metrics=numbers,
+                    tags={"method": method},
+                    start_ms=min(record.start_ms for record in own),
+                    end_ms=max(record.end_ms for record in own),
+                )
+            )
+        return found
+
+
+def _description(described: str, tables: Sequence[Grid]) -> str:
+    """As many tables as MLflow has room for; all of them are among the run's artifacts."""
+    text = f"{described}\n\n"
+    for table in tables:
+        part = markdown(table) + "\n"
+        if len(text) + len(part) > _LONGEST_DESCRIPTION:
+            return text + f"The other tables: {MARKDOWN} among the artifacts.\n"
+        text += part
+    return text

@@ -1,0 +1,154 @@
+"""The contestants of a comparison: each method with each seed, on equal terms.
+
+Equal are data, split, optimiser, early stopping, seeds, and the epochs that a search may take: a method
+without a warm-up searches for as many more. Methods keep what makes them what they are: their own steps, and
+fresh weights after the search where their papers have it so.
+"""
+
+import dataclasses
+from typing import cast
+
+from easrec.baselines import Baseline, attention_dropout_of, baseline_architecture
+from easrec.data.feature_table import FeatureTable
+from easrec.data.sequences import SplitData
+from easrec.models.architecture import Architecture, Attention, CandidateSpace
+from easrec.nas.alternating import Method
+from easrec.nas.darts import Darts
+from easrec.nas.methods import SearchMethod, first_weights, method_settings, method_space
+from easrec.nas.proxylessnas import ProxylessNas
+from easrec.nas.recnas import RecNas
+from easrec.nas.search import SearchConfig
+from easrec.nas.training_cost import EpochSize
+from easrec.retrain import RetrainConfig
+from easrec.training import training_form
+from sweeps.compare_config import CompareConfig
+from sweeps.compare_trial import Contestant, Searched, Trained, Tried
+from sweeps.plan import trials_of_seeds
+from sweeps.presets import Preset
+from sweeps.trial import TrialConfig
+
+_BASELINES: dict[str, Baseline] = {"sasrec": "sasrec", "fdsa": "fdsa", "sasrecf": "sasrecf"}
+_LINREC = "-linrec"
+
+_SEARCHES: dict[str, tuple[Method, tuple[str, ...]]] = {
+    "darts": (Darts(), ()),
+    "proxylessnas": (ProxylessNas(), ("resource",)),
+    "recnas": (RecNas(), ("resource", "temperature", "negligible_weight")),
+}
+"""Other searches, and which of `_OF_EASREC` they have a use for."""
+
+_OF_EASREC = (
+    "freeze_weights",
+    "temperature",
+    "resource",
+    "depth_cost",
+    "depth_refresh",
+    "cost_probabilities",
+    "accuracy_weight",
+    "negligible_weight",
+)
+
+
+def contestants_of(
+    config: CompareConfig,
+    preset: Preset,
+    data: SplitData,
+    features: FeatureTable | None,
+    *,
+    device: str,
+    code_version: str,
+) -> list[Contestant]:
+    """All methods with all seeds, in the order in which they are started.
+
+    Args:
+        config: which methods.
+        preset: EASRec's settings, its tradeoff in them.
+        data: what is trained on.
+        features: what FDSA and SASRecF read.
+        device: where networks are trained.
+        code_version: of the program.
+
+    Raises:
+        InputError: sizes do not fit a method.
+    """
+    trials = trials_of_seeds(config, preset, data, device=device, code_version=code_version)
+    found: list[Contestant] = []
+    # Random search begins with what EASRec's trial does, so it comes last.
+    for name in sorted(config.chosen, key=lambda name: name == "random"):
+        for trial in trials:
+            if name == "easrec":
+                found.append(Searched(method=name, trial=trial))
+            elif name in _SEARCHES:
+                found.append(Searched(method=name, trial=searching(cast(SearchMethod, name), trial, data)))
+            elif name in ("random", "exhaustive"):
+                found.append(Tried(method=name, trial=trial, which="random" if name == "random" else "all"))
+            else:
+                found.append(_trained(name, trial, config, data, features))
+    return found
+
+
+def searching(name: SearchMethod, trial: TrialConfig, data: SplitData) -> TrialConfig:
+    """The trial of another search: over EASRec's sizes with softmax attention and without gates."""
+    method, used = _SEARCHES[name]
+    space = method_space(name, trial.space)
+    defaults = SearchConfig()
+    unused = {field: getattr(defaults, field) for field in _OF_EASREC if field not in used}
+    if "resource" not in used:
+        unused["latencies_ms"] = ()
+    search = method_settings(name, dataclasses.replace(trial.search, **unused))
+    # The epochs of EASRec's warm-up, where a method has none: to search for, and before it may end.
+    more = trial.search.warmup_epochs - search.warmup_epochs
+    search = dataclasses.replace(
+        search,
+        search_epochs=search.search_epochs + more,
+        stable_epochs=search.stable_epochs + more,
+        ndcg_patience=search.ndcg_patience + more,
+        batch_size=equal_batch(trial.search, trial.space, space, data),
+    )
+    return dataclasses.replace(
+        trial,
+        space=space,
+        search=search,
+        retrain=dataclasses.replace(
+            trial.retrain, batch_size=equal_batch(trial.retrain, trial.space, space, data)
+        ),
+        transfer_from=first_weights(name),
+        method=method,
+    )
+
+
+def equal_batch(
+    settings: SearchConfig | RetrainConfig,
+    space: CandidateSpace,
+    other: Architecture | CandidateSpace,
+    data: SplitData,
+) -> int:
+    """Sequences in a batch of another form of training, so that a step has about as many targets.
+
+    Bidirectional attention trains on prefixes, of one target each; causal attention on windows, of many.
+    """
+    if training_form(space) == training_form(other):
+        return settings.batch_size
+    sizes = [EpochSize.of(data, settings.max_length, one) for one in (space, other)]
+    ours, theirs = (size.targets / size.sequences for size in sizes)
+    return max(1, round(settings.batch_size * ours / theirs))
+
+
+def _trained(
+    name: str, trial: TrialConfig, config: CompareConfig, data: SplitData, features: FeatureTable | None
+) -> Trained:
+    baseline = _BASELINES[name.removesuffix(_LINREC)]
+    # Causal like the softmax that it replaces, whatever EASRec's own attention is.
+    attention: Attention = "linear" if name.endswith(_LINREC) else "softmax"
+    architecture = baseline_architecture(trial.space, attention=attention, size=config.size)
+    batch_size = equal_batch(trial.retrain, trial.space, architecture, data)
+    reads = None if baseline == "sasrec" else features
+    return Trained(
+        method=name,
+        trial=dataclasses.replace(trial, retrain=dataclasses.replace(trial.retrain, batch_size=batch_size)),
+        baseline=baseline,
+        architecture=architecture,
+        attention_dropout=attention_dropout_of(config.size, attention),
+        features=None if reads is None else reads.checksum,
+        num_values=0 if reads is None else reads.num_values,
+    )

@@ -1,0 +1,175 @@
+"""The figures of a comparison: means and deviations of methods, and what tells them apart.
+
+Legend: S seeds, R repeated measurements.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sweeps.records import MEASURED
+from sweeps.significance import ALPHA, Difference, corrected, over_repeats, over_users
+from sweeps.user_ranks import Gains, gains_of, mean_gains
+
+ACCURACIES = ("recall_at_10", "mrr_at_10", "ndcg_at_10")
+SPLITS = ("valid", "test")
+PROTOCOLS_SHOWN = ("unseen", "full", "pop100")
+"""Protocols that a comparison has a table of; what the paper's figures fit is pop100."""
+
+JUDGED_COSTS = ("inference_s", "peak_memory_mib", "train_peak_memory_mib", "latency_ms_p50")
+"""Costs that are tested for differences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """All that has been found, as tables."""
+
+    trials: pd.DataFrame
+    """A row per method and seed: `method`, `seed`, `architecture_id` and metrics."""
+    timings: pd.DataFrame
+    """A row per method, seed and `measurement`: `sweeps.records.MEASURED`. May be empty."""
+    gains: Mapping[str, Mapping[str, Gains]]
+    """Method -> metric -> what it earned from each user, averaged over seeds."""
+
+    @property
+    def methods(self) -> list[str]:
+        """Those of which a seed has finished, in the order of the trials."""
+        return list(dict.fromkeys(self.trials["method"]))
+
+    @property
+    def num_seeds(self) -> int:
+        """S."""
+        return int(self.trials["seed"].nunique())
+
+    @property
+    def num_measurements(self) -> int:
+        """R; 0 where nothing was measured."""
+        return 0 if self.timings.empty else int(self.timings["measurement"].nunique())
+
+    def protocols(self) -> list[str]:
+        """The protocols that the data set allows, of `PROTOCOLS_SHOWN`."""
+        return [name for name in PROTOCOLS_SHOWN if f"test/{name}/ndcg_at_10" in self.trials]
+
+    def series(self, method: str, cost: str) -> npt.NDArray[np.float64]:
+        """A measured cost at each measurement, means over seeds, (R,)."""
+        own = self.timings[self.timings["method"] == method]
+        means = own.groupby("measurement")[cost].mean().sort_index()
+        return means.to_numpy(dtype=np.float64)
+
+    def summary(self) -> pd.DataFrame:
+        """A row per method: `num_seeds`, the mean of every metric, and deviations as NAME_sd.
+
+        Deviations are over seeds, where there are several, and those of what was measured over measurements.
+        """
+        names = [
+            str(name)
+            for name in self.trials.columns
+            if name not in ("method", "seed", "architecture_id", "trial_id")
+            and pd.api.types.is_numeric_dtype(self.trials[name])
+        ]
+        groups = self.trials.groupby("method", sort=False)
+        table = groups[names].mean()
+        table.insert(0, "num_seeds", groups["seed"].nunique())
+        table.insert(
+            1, "architectures", groups["architecture_id"].agg(lambda ids: ", ".join(dict.fromkeys(ids)))
+        )
+        deviations = groups[names].std()
+        for name in names:
+            if (deviations[name] > 0).any():
+                table[f"{name}_sd"] = deviations[name]
+        for cost in MEASURED if not self.timings.empty else ():
+            series = {method: self.series(method, cost) for method in self.methods}
+            table[cost] = pd.Series({method: values.mean() for method, values in series.items()})
+            if self.num_measurements > 1:
+                table[f"{cost}_sd"] = pd.Series(
+                    {method: values.std(ddof=1) for method, values in series.items()}
+                )
+        return table.loc[self.methods].reset_index()
+
+
+def read_contest_gains(
+    paths: Mapping[str, Sequence[Path]], metrics: Sequence[str]
+) -> dict[str, dict[str, Gains]]:
+    """What `Contest.gains` holds, from files of ranks.
+
+    Args:
+        paths: method -> the files of its seeds.
+        metrics: such as `test/unseen/ndcg_at_10`; one of a protocol that the data do not allow is left out.
+    """
+    found: dict[str, dict[str, Gains]] = {}
+    for method, files in paths.items():
+        tables = [pd.read_parquet(path) for path in files]
+        found[method] = {}
+        for metric in metrics:
+            gains = [gains_of(table, metric) for table in tables]
+            known = [one for one in gains if one is not None]
+            if known and len(known) == len(gains) and (mean := mean_gains(known)) is not None:
+                found[method][metric] = mean
+    return found
+
+
+def accuracy_metrics(protocols: Sequence[str]) -> list[str]:
+    """The columns of the tables of accuracy, such as `valid/unseen/recall_at_10`."""
+    return [f"{split}/{protocol}/{name}" for protocol in protocols for split in SPLITS for name in ACCURACIES]
+
+
+def differences(contest: Contest, reference: str, methods: Sequence[str] | None = None) -> pd.DataFrame:
+    """Every method against one of them, in every column of every table.
+
+    The comparisons of a table (the accuracies under one protocol, or the costs) are one family for Holm's
+    correction.
+
+    Args:
+        contest: what was found.
+        reference: the method that the others are compared with.
+        methods: some of the methods; left out: all.
+
+    Returns:
+        Columns `table` (a protocol, or `costs`), `metric`, `method`, `reference`, `difference` (method less
+        reference), `low`, `high`, `p`, `p_holm` and `told_apart`.
+    """
+    others = [name for name in methods or contest.methods if name != reference]
+    rows = []
+    if reference not in contest.methods:
+        others = []
+    for table in (*contest.protocols(), "costs"):
+        metrics = JUDGED_COSTS if table == "costs" else accuracy_metrics([table])
+        for metric in metrics:
+            for method in others:
+                found = _difference(contest, table, metric, method, reference)
+                if found is not None:
+                    rows.append(
+                        {
+                            "table": table,
+                            "metric": metric,
+                            "method": method,
+                            "reference": reference,
+                            "difference": found.value,
+                            "low": found.low,
+                            "high": found.high,
+                            "p": found.p_value,
+                        }
+                    )
+    columns = ["table", "metric", "method", "reference", "difference", "low", "high", "p"]
+    frame = pd.DataFrame(rows, columns=columns)
+    frame["p_holm"] = np.nan
+    for _, family in frame.groupby("table"):
+        frame.loc[family.index, "p_holm"] = corrected(family["p"].tolist())
+    frame["told_apart"] = frame["p_holm"] < ALPHA
+    return frame
+
+
+def _difference(contest: Contest, table: str, metric: str, method: str, reference: str) -> Difference | None:
+    if table == "costs":
+        if contest.num_measurements < 2:
+            return None
+        first, second = contest.series(method, metric), contest.series(reference, metric)
+        return over_repeats(first, second) if len(first) == len(second) > 1 else None
+    ours, theirs = (contest.gains.get(name, {}).get(metric) for name in (method, reference))
+    if ours is None or theirs is None or not ours.same_questions(theirs):
+        return None
+    return over_users(ours, theirs)

@@ -1,0 +1,274 @@
+"""The tables of a comparison as people read them: in a terminal, as Markdown and as LaTeX."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.compare_tables import ACCURACIES, SPLITS, Contest, differences
+from sweeps.coverage import COVERAGE, POPULAR
+from sweeps.summary import counted
+
+BETTER, OTHER = "*", "†"
+"""Mark of the reference where it is better than every other method; mark of a method that the data tell apart
+from the reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of a table."""
+
+    text: str
+    best: bool = False
+    """Whether it is the best of its column."""
+    mark: str = ""
+    """What its difference from the others is known to be, see `BETTER` and `OTHER`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table before it is written in some language."""
+
+    title: str
+    columns: tuple[str, ...]
+    """Titles of all columns but the first, which names the method."""
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    notes: tuple[str, ...] = field(default=())
+    """Sentences below the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    title: str
+    metric: str
+    factor: float
+    """From the metric's unit to that of the title."""
+    digits: int
+    best: int
+    """1: the highest is the best; -1: the lowest; 0: no value is better than another."""
+
+
+_MEASURED = (
+    _Column("all users s", "inference_s", 1, 2, -1),
+    _Column("p50 ms", "latency_ms_p50", 1, 2, -1),
+    _Column("p95 ms", "latency_ms_p95", 1, 2, -1),
+    _Column("serving MiB", "peak_memory_mib", 1, 1, -1),
+    _Column("training MiB", "train_peak_memory_mib", 1, 1, -1),
+)
+
+_COUNTED = (
+    _Column("MFLOPs", "flops", 1e-6, 2, -1),
+    _Column("parameters", "params", 1, 0, -1),
+    _Column("search s", "choosing_s", 1, 0, 0),
+    _Column("total s", "total_s", 1, 0, 0),
+    _Column("tried", "architectures_tried", 1, 1, 0),
+)
+
+_REACH = (
+    _Column("coverage", COVERAGE, 100, 1, 0),
+    _Column("popular", POPULAR, 100, 1, 0),
+)
+
+
+def grids(
+    contest: Contest,
+    labels: Mapping[str, str],
+    reference: str,
+    *,
+    methods: Sequence[str] | None = None,
+    title: str = "",
+    popular_targets: float | None = None,
+) -> list[Grid]:
+    """A grid of accuracies for each protocol, one of costs, one of what is recommended.
+
+    Args:
+        contest: what was found.
+        labels: method -> what people call it.
+        reference: the method that others are compared with.
+        methods: some of the methods, in the order of the rows; left out: all.
+        title: what the titles begin with.
+        popular_targets: share of popular items among the test targets.
+    """
+    summary = contest.summary().set_index("method")
+    summary = summary.loc[[name for name in methods or contest.methods if name in summary.index]]
+    found = differences(contest, reference, list(summary.index))
+    begin = f"{title}: " if title else ""
+    seeds = f"means of {counted(contest.num_seeds, 'seed')}"
+    seeds += ", ± their standard deviation" if contest.num_seeds > 1 else "; a deviation needs two or more"
+    made = []
+    for protocol in contest.protocols():
+        columns = [
+            _Column(f"{split} {_spelled(name)}", f"{split}/{protocol}/{name}", 1, 4, 1)
+            for split in SPLITS
+            for name in ACCURACIES
+        ]
+        notes = [f"{seeds}; bold: the best of a column", *_marks(found, protocol, labels, reference, "users")]
+        made.append(_grid(f"{begin}accuracy ({protocol})", columns, summary, found, protocol, labels, notes))
+    notes = [
+        "all users: time to answer all test users in batches; p50, p95: one request; serving, training: peak "
+        f"memory; means of {counted(contest.num_measurements, 'measurement')}"
+        + (", ± their standard deviation" if contest.num_measurements > 1 else ""),
+        *_marks(found, "costs", labels, reference, f"{contest.num_measurements} repeated measurements"),
+    ]
+    if contest.num_measurements:
+        made.append(_grid(f"{begin}measured costs", _MEASURED, summary, found, "costs", labels, notes))
+    notes = [
+        "MFLOPs: one forward pass of a full history; search: with warm-up; total: search and training of one "
+        "seed"
+    ]
+    if "architectures_tried" in summary:
+        notes.append(
+            "tried: architectures that a search of this kind has retrained, the best of which is shown"
+        )
+    made.append(_grid(f"{begin}size and training", _COUNTED, summary, found, "", labels, notes))
+    if COVERAGE in summary:
+        notes = [
+            "coverage: share of the catalogue among the top 10 of all test users, in %; popular: share of "
+            "these recommendations that are of the tenth of the items with the most training interactions, "
+            "in %"
+        ]
+        if popular_targets is not None:
+            notes.append(f"of the test targets themselves {100 * popular_targets:.1f} % are popular")
+        made.append(_grid(f"{begin}what is recommended", _REACH, summary, found, "", labels, notes))
+    return made
+
+
+def _spelled(name: str) -> str:
+    """`NDCG@10` of `ndcg_at_10`."""
+    kind, _, cutoff = name.partition("_at_")
+    return f"{'Recall' if kind == 'recall' else kind.upper()}@{cutoff}"
+
+
+def _marks(
+    found: pd.DataFrame, table: str, labels: Mapping[str, str], reference: str, over: str
+) -> list[str]:
+    own = found[found["table"] == table]
+    if own.empty or own["p_holm"].isna().all():
+        return []
+    return [
+        f"{OTHER}: told apart from {labels[reference]} at 5 %, paired over {over}, Holm-corrected for the "
+        f"{len(own)} comparisons of the table; {BETTER}: {labels[reference]} is better than every other, "
+        "each told apart (those that ended with the same network do not count)"
+    ]
+
+
+def _grid(
+    title: str,
+    columns: Sequence[_Column],
+    summary: pd.DataFrame,
+    found: pd.DataFrame,
+    table: str,
+    labels: Mapping[str, str],
+    notes: Sequence[str],
+) -> Grid:
+    shown = [column for column in columns if column.metric in summary]
+    own = found[found["table"] == table]
+    rows = []
+    for method, values in summary.iterrows():
+        cells = []
+        for column in shown:
+            known = summary[column.metric].dropna()
+            value = float(values[column.metric])
+            if math.isnan(value):
+                cells.append(Cell("-"))
+                continue
+            best = column.best != 0 and len(known) > 1 and value == (known * column.best).max() * column.best
+            cells.append(Cell(_text(values, column), bool(best), _mark(own, column, str(method))))
+        rows.append((labels[str(method)], tuple(cells)))
+    return Grid(title, tuple(column.title for column in shown), tuple(rows), tuple(notes))
+
+
+def _text(values: "pd.Series[float]", column: _Column) -> str:
+    text = f"{column.factor * float(values[column.metric]):,.{column.digits}f}"
+    deviation = values.get(f"{column.metric}_sd")
+    if deviation is None or math.isnan(deviation):
+        return text
+    return f"{text} ± {column.factor * deviation:,.{column.digits}f}"
+
+
+def _mark(own: pd.DataFrame, column: _Column, method: str) -> str:
+    rows = own[own["metric"] == column.metric]
+    if rows.empty:
+        return ""
+    if method == rows["reference"].iloc[0]:
+        others = rows[(rows["difference"] != 0) | (rows["low"] != rows["high"])]
+        worse = others["told_apart"] & (others["difference"] * column.best < 0)
+        return BETTER if len(worse) and bool(worse.all()) else ""
+    told = rows.loc[rows["method"] == method, "told_apart"]
+    return OTHER if bool(told.any()) else ""
+
+
+def terminal_table(grid: Grid) -> Table:
+    """For rich's console."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=None)
+    table.add_column("method", no_wrap=True)
+    for column in grid.columns:
+        table.add_column(column, justify="right")
+    for name, cells in grid.rows:
+        texts = [Text(cell.text + cell.mark, style="bold" if cell.best else "") for cell in cells]
+        table.add_row(Text(name), *texts)
+    return table
+
+
+def markdown(grid: Grid, level: int = 3) -> str:
+    """A heading, the table, and the notes below it."""
+    lines = [f"{'#' * level} {grid.title}", ""]
+    lines.append("| " + " | ".join(["method", *grid.columns]) + " |")
+    lines.append("|---" + "|---:" * len(grid.columns) + "|")
+    for name, cells in grid.rows:
+        texts = [
+            f"**{cell.text}**{_escaped(cell.mark)}" if cell.best else cell.text + _escaped(cell.mark)
+            for cell in cells
+        ]
+        lines.append("| " + " | ".join([name.replace("|", "\\|"), *texts]) + " |")
+    lines += ["", *(f"{note[:1].upper()}{note[1:]}.  ".replace("*", "\\*") for note in grid.notes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _escaped(mark: str) -> str:
+    return mark.replace("*", "\\*")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "†": r"$^{\dagger}$",
+}
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def latex(grid: Grid) -> str:
+    """A `table` that needs no package; its notes are the caption."""
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex_text('. '.join([grid.title, *grid.notes]))}.}}",
+        rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
+        r"\hline",
+        " & ".join(_latex_text(text) for text in ("method", *grid.columns)) + r" \\",
+        r"\hline",
+    ]
+    for name, cells in grid.rows:
+        texts = [_latex_text(name)]
+        for cell in cells:
+            text = _latex_text(cell.text)
+            mark = r"$^{*}$" if cell.mark == BETTER else _latex_text(cell.mark)
+            texts.append((rf"\textbf{{{text}}}" if cell.best else text) + mark)
+        lines.append(" & ".join(texts) + r" \\")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}"]) + "\n"

@@ -1,0 +1,114 @@
+"""What ablations change, and what they leave alone."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from easrec.data.sequences import SplitData, leave_one_out
+from easrec.data.synthetic import synthetic_interactions
+from easrec.errors import InputError
+from sweeps.ablate import Variant, variants
+from sweeps.ablate_config import AblateConfig
+from sweeps.command_line import parse
+from sweeps.compare import Comparison
+from sweeps.presets import Preset
+
+# Where a variant may differ from the preset.
+CHANGED = {
+    "gates": {"gate_layers"},
+    "attention": {"attention", "batch_size"},
+    "key-norm": {"key_norm"},
+    "depth-cost": {"depth_cost"},
+    "weights": {"weights"},
+    "warmup": {"warmup_epochs", "search_epochs", "stable_epochs", "ndcg_patience"},
+}
+
+
+@pytest.fixture(scope="module")
+def data() -> SplitData:
+    return leave_one_out(synthetic_interactions(60, 40, 12, seed=0))
+
+
+def made(data: SplitData, **options: Any) -> tuple[Preset, list[Variant]]:
+    config = AblateConfig(**options)
+    config.check()
+    preset = Comparison.preset_for(config)
+    return preset, variants(preset, config.chosen, data)
+
+
+def changes(preset: Preset, other: Preset) -> set[str]:
+    return {
+        field.name
+        for part in ("space", "search", "retrain")
+        for field in dataclasses.fields(getattr(preset, part))
+        if getattr(getattr(preset, part), field.name) != getattr(getattr(other, part), field.name)
+    }
+
+
+@pytest.mark.parametrize("name", ["quick", "paper"])
+def test_each_variant_changes_its_own_setting_and_one_of_each_group_none(name: str, data: SplitData) -> None:
+    preset, found = made(data, preset=name)
+    groups: dict[str, list[set[str]]] = {}
+    for one in found:
+        changed = changes(preset, one.preset)
+        assert changed <= CHANGED[one.group], one
+        groups.setdefault(one.group, []).append(changed)
+    assert list(groups) == list(CHANGED)
+    for group, all_changes in groups.items():
+        assert all_changes.count(set()) == 1, group
+        assert len(all_changes) == {"gates": 3, "depth-cost": 4}.get(group, 2)
+    assert len({one.method for one in found}) == len(found)
+
+
+@pytest.mark.parametrize("name", ["quick", "paper"])
+def test_a_run_without_a_warm_up_has_as_many_epochs(name: str, data: SplitData) -> None:
+    _, found = made(data, preset=name, groups=("warmup",))
+    with_it, without = (one.preset.search for one in found)
+    assert with_it.warmup_epochs > 0 and without.warmup_epochs == 0
+    assert with_it.warmup_epochs + with_it.search_epochs == without.search_epochs
+
+
+def test_steps_have_as_many_targets_with_other_attention(data: SplitData) -> None:
+    preset, found = made(data, preset="quick", groups=("attention",))
+    causal, bidirectional = (one.preset for one in found)
+    assert causal == preset
+    # A window has many targets, a prefix one.
+    assert bidirectional.search.batch_size > 3 * causal.search.batch_size
+    assert bidirectional.retrain.batch_size > 3 * causal.retrain.batch_size
+
+
+def test_the_preset_is_whatever_the_user_makes_it(data: SplitData) -> None:
+    preset, found = made(data, gate_layers=1, groups=("gates",))
+    assert [one.value for one in found if one.preset == preset] == [1]
+    assert [one.value for one in found] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("group", ["attention", "key-norm"])
+def test_softmax_attention_has_no_forms_of_linear_attention(group: Any, data: SplitData) -> None:
+    with pytest.raises(InputError, match=f"--groups {group} compares forms of linear attention"):
+        made(data, attention="softmax", groups=(group,))
+    assert made(data, attention="softmax", groups=("gates",))[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"groups": ("gate",)}, "--groups must be some of gates, attention, .*, got gate"),
+        ({"groups": ("gates", "gates")}, "--groups names gates twice"),
+        ({"beside_paper": True}, "the paper's Table V is of ml-1m, and the data are ml-100k"),
+        (
+            {"beside_paper": True, "dataset": "ml-1m", "groups": ("warmup",)},
+            "--beside-paper belongs to --groups gates",
+        ),
+        ({"timings": 0}, "--timings must be at least 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AblateConfig(**settings).check()
+
+
+def test_an_unknown_group_is_named_on_the_command_line() -> None:
+    with pytest.raises(InputError, match=r"--groups must be one of attention, .*, got"):
+        parse(AblateConfig, "ablate.py", ["--groups", "gate"])

@@ -1,0 +1,172 @@
+"""The terms of a comparison: equal where they should be, and refused where they make no sense."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from easrec.baselines import attention_dropout_of, baseline_architecture
+from easrec.data.feature_table import FeatureTable
+from easrec.data.sequences import SplitData, leave_one_out
+from easrec.data.synthetic import synthetic_interactions
+from easrec.errors import InputError
+from easrec.nas.training_cost import EpochSize
+from sweeps.command_line import parse
+from sweeps.compare import Comparison
+from sweeps.compare_config import ELSEWHERE, LABELS, READ_FEATURES, CompareConfig
+from sweeps.compare_methods import contestants_of, equal_batch
+from sweeps.compare_paper import paper_accuracy, paper_costs, paper_gates
+from sweeps.compare_trial import Contestant, Searched, Trained
+from tests.sweeps.tiny_features import tiny_features
+
+
+@pytest.fixture(scope="module")
+def data() -> SplitData:
+    return leave_one_out(synthetic_interactions(60, 40, 12, seed=0))
+
+
+@pytest.fixture(scope="module")
+def features() -> FeatureTable:
+    return tiny_features(40)
+
+
+def contestants(data: SplitData, features: FeatureTable | None, **options: Any) -> dict[str, Contestant]:
+    config = CompareConfig(**options)
+    config.check()
+    preset = Comparison.preset_for(config)
+    found = contestants_of(config, preset, data, features, device="cpu", code_version="x")
+    return {f"{one.method}/{one.trial.seed}": one for one in found}
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
+def test_methods_agree_in_all_that_is_to_be_equal(
+    preset: str, data: SplitData, features: FeatureTable
+) -> None:
+    found = contestants(data, features, preset=preset, seeds=2, exhaustive=True, tradeoff=0.3)
+    assert list(dict.fromkeys(one.method for one in found.values()))[-1] == "random"
+    assert {one.method for one in found.values()} == set(LABELS)
+    assert len({one.trial_id for one in found.values()}) == len(found) == 2 * len(LABELS)
+    ours = found["easrec/0"].trial
+    assert ours.search.tradeoff == 0.3
+    for one in found.values():
+        assert one.trial.data_checksum == data.checksum
+        assert one.trial.retrain.seed == one.trial.seed
+        for name in ("learning_rate", "max_epochs", "patience", "dropout", "loss", "max_length"):
+            assert getattr(one.trial.retrain, name) == getattr(ours.retrain, name), (one.method, name)
+        if isinstance(one, Searched):
+            search = one.trial.search
+            assert search.warmup_epochs + search.search_epochs == (
+                ours.search.warmup_epochs + ours.search.search_epochs
+            )
+            earliest = search.warmup_epochs + search.stable_epochs
+            assert earliest == ours.search.warmup_epochs + ours.search.stable_epochs
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
+@pytest.mark.parametrize("method", ["darts", "proxylessnas", "recnas"])
+def test_other_searches_choose_among_plain_softmax_networks(
+    preset: str, method: str, data: SplitData, features: FeatureTable
+) -> None:
+    found = contestants(data, features, preset=preset, methods=(method, "easrec"))
+    own, ours = found[f"{method}/0"].trial, found["easrec/0"].trial
+    assert own.method is not None
+    own.method.check(own.search)  # refuses what the method has no use for
+    assert (own.space.attention, own.space.gate_layers) == ("softmax", 0)
+    assert [own.space.sizes(k) for k in range(len(own.space))] == [
+        ours.space.sizes(k) for k in range(len(ours.space))
+    ]
+    assert own.transfer_from == "fresh"
+    assert own.search.tradeoff == (0.0 if method == "darts" else ours.search.tradeoff)
+    # Other searches with the settings of EASRec would be other entries of the store.
+    assert own.search_key != dataclasses.replace(own, method=None).search_key
+
+
+def test_a_step_has_as_many_targets_whatever_the_form_of_training(data: SplitData) -> None:
+    preset = Comparison.preset_for(CompareConfig(preset="paper"))
+    causal = dataclasses.replace(preset.space, attention="softmax")
+    windows = equal_batch(preset.search, preset.space, causal, data)
+    size = EpochSize.of(data, preset.search.max_length, causal)
+    assert windows * size.targets / size.sequences == pytest.approx(preset.search.batch_size, rel=0.02)
+    assert equal_batch(preset.search, causal, causal, data) == preset.search.batch_size
+
+
+@pytest.mark.parametrize("size", ["linrec", "supernet"])
+def test_baselines_have_the_size_that_is_asked(size: Any, data: SplitData, features: FeatureTable) -> None:
+    found = contestants(data, features, size=size, preset="quick")
+    space = found["easrec/0"].trial.space
+    for name in ("sasrec", "fdsa", "sasrecf"):
+        for suffix, attention in (("", "softmax"), ("-linrec", "linear")):
+            one = found[f"{name}{suffix}/0"]
+            assert isinstance(one, Trained)
+            assert one.baseline == name
+            assert one.architecture == baseline_architecture(space, attention=attention, size=size)  # type: ignore[arg-type]
+            assert one.attention_dropout == attention_dropout_of(size, attention)  # type: ignore[arg-type]
+            assert (one.features is None) == (name == "sasrec")
+
+
+def test_methods_that_read_no_features_do_not_depend_on_them(data: SplitData, features: FeatureTable) -> None:
+    with_them = contestants(data, features, methods=("sasrec", "fdsa"))
+    others = contestants(data, tiny_features(40, seed=1), methods=("sasrec", "fdsa"))
+    assert with_them["sasrec/0"].trial_id == others["sasrec/0"].trial_id
+    assert with_them["fdsa/0"].trial_id != others["fdsa/0"].trial_id
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": ("easrec", "nas")}, "--methods must be some of easrec, darts, .*, got nas"),
+        ({"methods": ("easrec", "easrec")}, "--methods names easrec twice"),
+        ({"methods": ("fdsa",), "without_features": True}, "names fdsa, which --without-features leaves out"),
+        ({"tradeoff": -1.0}, "--tradeoff must be a finite number of at least 0, got -1"),
+        ({"timings": 0}, "--timings must be at least 1, got 0"),
+        ({"beside_paper": True}, "the paper has no figures of ml-100k; it has those of ml-1m, gowalla"),
+        ({"seeds": 0}, "--seeds must be at least 1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CompareConfig(**settings).check()
+
+
+@pytest.mark.parametrize("option", sorted(ELSEWHERE))
+def test_options_of_a_sweep_that_would_change_nothing_are_told_apart(option: str) -> None:
+    words = [option] if option in ("--plan", "--independent") else [option, "1"]
+    with pytest.raises(InputError, match=f"{option} is an option of lambda_sweep.py"):
+        parse(CompareConfig, "compare.py", words, elsewhere=ELSEWHERE)
+
+
+def test_an_unknown_method_is_named_on_the_command_line() -> None:
+    with pytest.raises(InputError, match=r"--methods must be one of darts, .*, got"):
+        parse(CompareConfig, "compare.py", ["--methods", "nas"])
+
+
+def test_what_is_compared_may_change_when_a_comparison_is_resumed() -> None:
+    plain = CompareConfig(features=Path("a.parquet"))
+    more = CompareConfig(features=Path("a.parquet"), methods=("easrec",), timings=2, exhaustive=True)
+    assert plain.result_settings() == more.result_settings()
+    assert plain.result_settings() != CompareConfig(features=Path("a.parquet"), tradeoff=1).result_settings()
+
+
+def test_methods_left_out_are_left_out() -> None:
+    assert "exhaustive" not in CompareConfig().chosen
+    assert CompareConfig(exhaustive=True, methods=("random",)).chosen == ("random", "exhaustive")
+    assert not set(CompareConfig(without_features=True).chosen) & set(READ_FEATURES)
+
+
+@pytest.mark.parametrize("dataset", ["ml-1m", "gowalla", "douban"])
+def test_the_papers_figures_are_there_for_every_method_of_its_tables(dataset: str) -> None:
+    config = CompareConfig(dataset=dataset, beside_paper=True)
+    config.check()
+    assert config.paper_name is not None
+    names = {LABELS[name] for name in LABELS if name not in ("random", "exhaustive")}
+    accuracy, costs = paper_accuracy(config.paper_name), paper_costs(config.paper_name)
+    assert set(accuracy.index) == set(costs.index) == names
+    assert accuracy.to_numpy().min() > 0 and accuracy.to_numpy().max() < 1
+    assert costs.to_numpy().min() > 0
+
+
+def test_the_papers_figures_are_those_that_it_prints() -> None:
+    assert paper_accuracy("ML-1M")["test_ndcg10"]["EASRec"] == 0.4661
+    assert paper_costs("Gowalla")["gpu_memory_gb"]["FDSA (w/o LinRec)"] == 21.68
+    assert paper_gates()["valid_ndcg10"].to_dict() == {2: 0.4910, 1: 0.4771, 0: 0.4615}

@@ -1,0 +1,216 @@
+"""The tables of a comparison: figures by hand, and the text to the letter."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from sweeps.compare_charts import comparison_png
+from sweeps.compare_paper import beside_paper
+from sweeps.compare_tables import Contest, accuracy_metrics, differences, read_contest_gains
+from sweeps.compare_text import Cell, Grid, grids, latex, markdown, terminal_table
+from sweeps.records import MEASURED
+from sweeps.user_ranks import Gains, write_ranks
+
+LABELS = {"easrec": "EASRec", "sasrec": "SASRec (w/o LinRec)", "fdsa": "FDSA (w/o LinRec)"}
+USERS = 200
+
+
+def gains(share: float, seed: int = 0) -> Gains:
+    """As many users as `share` says earned 1, the others 0."""
+    earned = np.zeros(USERS)
+    earned[: round(share * USERS)] = 1
+    return Gains(np.arange(USERS), np.ones(USERS), earned)
+
+
+def contest(*, seeds: int = 2, measurements: int = 3) -> Contest:
+    """EASRec is the best in all accuracies, FDSA the worst; each costs twice what the one before does."""
+    metrics = accuracy_metrics(["unseen"])
+    shares = {"easrec": 0.5, "sasrec": 0.49, "fdsa": 0.1}
+    rows, timings = [], []
+    for place, (method, share) in enumerate(shares.items()):
+        for seed in range(seeds):
+            costs = {"flops": 1e6 * 2**place, "params": 1000.0, "choosing_s": 3.0, "total_s": 4.0}
+            values = dict.fromkeys(metrics, share + 0.01 * seed)
+            rows.append({"method": method, "seed": seed, "architecture_id": "a", **values, **costs})
+            for number in range(measurements):
+                jitter = 0.01 * number
+                timings.append(
+                    {"method": method, "seed": seed, "measurement": number}
+                    | dict.fromkeys(MEASURED, 2.0**place + jitter + 0.001 * seed)
+                )
+    known = {method: dict.fromkeys(metrics, gains(share)) for method, share in shares.items()}
+    columns = ["method", "seed", "measurement", *MEASURED]
+    return Contest(pd.DataFrame(rows), pd.DataFrame(timings, columns=columns), known)
+
+
+def test_means_and_deviations_are_over_seeds_and_over_measurements() -> None:
+    table = contest().summary().set_index("method")
+    assert table["num_seeds"].tolist() == [2, 2, 2]
+    assert table["test/unseen/ndcg_at_10"]["easrec"] == pytest.approx(0.505)
+    assert table["test/unseen/ndcg_at_10_sd"]["easrec"] == pytest.approx(np.std([0.5, 0.51], ddof=1))
+    assert table["inference_s"]["sasrec"] == pytest.approx(2.0 + 0.01 + 0.0005)
+    assert table["inference_s_sd"]["sasrec"] == pytest.approx(np.std([0.0, 0.01, 0.02], ddof=1))
+    assert "flops_sd" not in table  # exact
+
+
+def test_differences_are_corrected_within_each_table() -> None:
+    found = differences(contest(), "easrec")
+    accuracy = found[found["table"] == "unseen"]
+    assert len(accuracy) == 6 * 2 and len(found[found["table"] == "costs"]) == 4 * 2
+    row = accuracy.query("metric == 'test/unseen/ndcg_at_10'").set_index("method")
+    assert row["difference"]["fdsa"] == pytest.approx(-0.4)
+    assert row["difference"]["sasrec"] == pytest.approx(-0.01)
+    assert row["low"]["fdsa"] < -0.4 < row["high"]["fdsa"]
+    # 2 of 200 users make no difference; 80 do, after a correction for twelve comparisons too.
+    assert not row["told_apart"]["sasrec"] and row["told_apart"]["fdsa"]
+    assert (accuracy["p_holm"] >= accuracy["p"]).all()
+    smallest = accuracy["p"].min()
+    assert accuracy["p_holm"].min() == pytest.approx(12 * smallest)
+    # Costs go by the measurements, which rise and fall together.
+    costs = found.query("table == 'costs' and metric == 'inference_s'").set_index("method")
+    assert costs["told_apart"].all() and costs["difference"]["fdsa"] == pytest.approx(3.0)
+
+
+def test_one_measurement_tells_no_costs_apart() -> None:
+    found = differences(contest(measurements=1), "easrec")
+    assert set(found["table"]) == {"unseen"}
+
+
+def test_the_reference_may_be_missing() -> None:
+    whole = contest()
+    trials = whole.trials[whole.trials["method"] != "easrec"]
+    found = differences(Contest(trials, whole.timings, whole.gains), "easrec")
+    assert found.empty and list(found.columns)[:3] == ["table", "metric", "method"]
+
+
+def test_what_networks_earned_is_averaged_over_seeds(tmp_path: Path) -> None:
+    paths = []
+    for seed, ranks in enumerate(([1, 1, 20], [1, 20, 20])):
+        table = pd.DataFrame({"split": "test", "user": [0, 1, 2], "full": pd.array(ranks, dtype="Int32")})
+        write_ranks(table, tmp_path / f"{seed}.parquet")
+        paths.append(tmp_path / f"{seed}.parquet")
+    found = read_contest_gains({"a": paths}, ["test/full/recall_at_10", "test/unseen/recall_at_10"])
+    assert list(found["a"]) == ["test/full/recall_at_10"]
+    assert found["a"]["test/full/recall_at_10"].earned.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_the_star_stands_where_the_reference_beats_all_that_ended_otherwise() -> None:
+    def marks(shares: dict[str, float]) -> dict[str, str]:
+        found = contest()
+        metrics = accuracy_metrics(["unseen"])
+        known = {method: dict.fromkeys(metrics, gains(share)) for method, share in shares.items()}
+        table = grids(Contest(found.trials, found.timings, known), LABELS, "easrec")[0]
+        return {name: cells[0].mark for name, cells in table.rows}
+
+    worse = {"easrec": 0.5, "sasrec": 0.2, "fdsa": 0.1}
+    assert marks(worse) == {"EASRec": "*", "SASRec (w/o LinRec)": "†", "FDSA (w/o LinRec)": "†"}
+    # The same network: nothing to beat.
+    assert marks({**worse, "fdsa": 0.5})["EASRec"] == "*"
+    assert marks({**worse, "sasrec": 0.49})["EASRec"] == ""
+    # Told apart, and better than EASRec.
+    assert marks({**worse, "sasrec": 0.9}) == {
+        "EASRec": "",
+        "SASRec (w/o LinRec)": "†",
+        "FDSA (w/o LinRec)": "†",
+    }
+    assert set(marks(dict.fromkeys(worse, 0.5)).values()) == {""}
+
+
+GRID = Grid(
+    "accuracy (100 %_x)",
+    ("test NDCG@10", "s"),
+    (
+        ("EASRec", (Cell("0.5 ± 0.1", True, "*"), Cell("1"))),
+        ("A & B|C", (Cell("0.4", mark="†"), Cell("-"))),
+    ),
+    ("one note", "*: a mark"),
+)
+
+
+def test_markdown_to_the_letter() -> None:
+    assert markdown(GRID) == (
+        "### accuracy (100 %_x)\n"
+        "\n"
+        "| method | test NDCG@10 | s |\n"
+        "|---|---:|---:|\n"
+        "| EASRec | **0.5 ± 0.1**\\* | 1 |\n"
+        "| A & B\\|C | 0.4† | - |\n"
+        "\n"
+        "One note.  \n"
+        "\\*: a mark.\n"
+    )
+
+
+def test_latex_to_the_letter() -> None:
+    assert latex(GRID) == (
+        "\\begin{table}\n"
+        "\\centering\n"
+        "\\caption{accuracy (100 \\%\\_x). one note. *: a mark.}\n"
+        "\\begin{tabular}{lrr}\n"
+        "\\hline\n"
+        "method & test NDCG@10 & s \\\\\n"
+        "\\hline\n"
+        "EASRec & \\textbf{0.5 $\\pm$ 0.1}$^{*}$ & 1 \\\\\n"
+        "A \\& B|C & 0.4$^{\\dagger}$ & - \\\\\n"
+        "\\hline\n"
+        "\\end{tabular}\n"
+        "\\end{table}\n"
+    )
+
+
+def test_the_terminal_shows_every_figure() -> None:
+    console = Console(width=160, record=True, file=io.StringIO())
+    for grid in grids(contest(), LABELS, "easrec"):
+        console.print(terminal_table(grid))
+    text = console.export_text()
+    for part in ("EASRec", "0.5050 ± 0.0071", "all users s", "MFLOPs", "2.00", "4.00"):
+        assert part in text
+
+
+def test_one_seed_has_no_deviation_and_the_table_says_so() -> None:
+    single = grids(contest(seeds=1), LABELS, "easrec")[0]
+    assert "a deviation needs two or more" in single.notes[0]
+    assert all("±" not in cell.text for _, cells in single.rows for cell in cells)
+    assert any("±" in cell.text for _, cells in grids(contest(), LABELS, "easrec")[0].rows for cell in cells)
+
+
+def test_the_best_of_a_column_is_bold_also_where_the_lowest_is_best() -> None:
+    costs = next(grid for grid in grids(contest(), LABELS, "easrec") if grid.title == "measured costs")
+    assert [cells[0].best for _, cells in costs.rows] == [True, False, False]
+    times = next(grid for grid in grids(contest(), LABELS, "easrec") if grid.title == "size and training")
+    search = times.columns.index("search s")
+    assert not any(cells[search].best for _, cells in times.rows)
+
+
+def test_the_papers_figures_stand_beside_ours() -> None:
+    found = contest()
+    renamed = found.trials.rename(columns=lambda name: str(name).replace("/unseen/", "/pop100/"))
+    table = Contest(renamed, found.timings, {})
+    accuracy, costs = beside_paper(table, LABELS, "ML-1M", differs=["ours: a laptop"])
+    row = dict(accuracy.rows)["FDSA (w/o LinRec)"]
+    assert row[accuracy.columns.index("test ndcg")].text == "0.1050 / 0.4447"
+    assert dict(costs.rows)["EASRec"][0].text == "1.01 / 14.8"
+    assert "ours: a laptop" in accuracy.notes and any("pop100" in note for note in accuracy.notes)
+    # Without that protocol and without measurements there is nothing to set beside.
+    assert beside_paper(Contest(found.trials, found.timings[:0], {}), LABELS, "ML-1M", differs=[]) == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"seeds": 1, "measurements": 1}])
+def test_the_chart_is_drawn(settings: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "chart.png"
+    comparison_png(contest(**settings), LABELS, "easrec", "test/unseen/ndcg_at_10", path, dataset="x_$y")
+    assert path.stat().st_size > 10_000
+
+
+def test_a_figure_that_is_not_known_is_a_dash() -> None:
+    found = contest()
+    trials = found.trials.copy()
+    trials.loc[trials["method"] == "fdsa", "test/unseen/ndcg_at_10"] = math.nan
+    table = grids(Contest(trials, found.timings, {}), LABELS, "easrec")[0]
+    assert dict(table.rows)["FDSA (w/o LinRec)"][-1].text == "-"
