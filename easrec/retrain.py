@@ -158,6 +158,32 @@ def retrain(
         config.to_dict(),
         None if initial is None else state_digest(initial),
     )
+    return train(
+        model, data, config, owner=owner, device=device, checkpoint_dir=checkpoint_dir, on_epoch=on_epoch
+    )
+
+
+def train(
+    model: SequentialRecommender,
+    data: SplitData,
+    config: RetrainConfig,
+    *,
+    owner: str,
+    device: str = "cpu",
+    checkpoint_dir: Path | str | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> RetrainResult:
+    """Train a network on `device`, in place; what is not said here is as of `retrain`.
+
+    Args:
+        model: with its first weights.
+        data: the split.
+        config: settings.
+        owner: fingerprint of all that the result depends on: checkpoints of others are refused.
+        device: where the network is.
+        checkpoint_dir: where to leave checkpoints, and to resume from.
+        on_epoch: called after each epoch.
+    """
     weights = WeightSteps(
         model.parameters(),
         model.item_embedding,
@@ -170,7 +196,7 @@ def retrain(
     )
     if config.compile:
         compile_layers(model.layers, device)
-    form = training_form(architecture)
+    form = training_form(model.architecture)
     protocol = selection_protocol(data)
     criterion = f"valid/{protocol}/ndcg_at_10"
     epochs: list[EpochReport] = []

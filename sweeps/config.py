@@ -66,6 +66,14 @@ class SweepOptions(DataOptions):
     independent: bool = False
     """Share nothing between trials: each has a warm-up of its own and retrains from its own searched
     supernet. The naive sweep, to see what sharing saves."""
+    halve_after: int | None = None
+    """Stop retrainings early that cannot reach the front of accuracy and FLOPs: after so many epochs, and
+    after each multiple of them by --halve-factor, one that another network of its seed beats in both goes on
+    only if it is among the best by rank. What is stopped depends on which trials came first. Left out: none
+    is stopped."""
+    halve_factor: int | None = None
+    """Of --halve-after: the epochs until it is looked at again are so many times those before, and 1 in so
+    many goes on of those that are looked at, besides those that none beats. Left out: 3."""
     plan: bool = False
     """Print the candidates, their FLOPs, the trials, and the time, CPU-hours and GPU-hours that they may
     take, on the cluster of --ray-address if there is one, and stop."""
@@ -112,6 +120,7 @@ class SweepConfig(MethodOptions, SweepOptions):
             raise InputError(f"--gpus-per-trial must be above 0, got {self.gpus_per_trial}")
         if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
             raise InputError(f"--gpus-per-trial above 1 must be a whole number, got {self.gpus_per_trial}")
+        self._check_halving()
         _check_tradeoffs(self.tradeoffs)
         if self.independent and self.transfer_from not in (None, "searched"):
             raise InputError(
@@ -127,6 +136,14 @@ class SweepConfig(MethodOptions, SweepOptions):
             check_tracking_uri(with_password(self.tracking_uri))
         if self.storage is not None:
             check_storage_url(self.storage)
+
+    def _check_halving(self) -> None:
+        if self.halve_after is not None and self.halve_after < 1:
+            raise InputError(f"--halve-after must be at least 1 epoch, got {self.halve_after}")
+        if self.halve_factor is not None and self.halve_after is None:
+            raise InputError("--halve-factor needs --halve-after, the epochs after which to stop first")
+        if self.halve_factor is not None and self.halve_factor < 2:
+            raise InputError(f"--halve-factor must be at least 2, got {self.halve_factor}")
 
     def check_repeat(self) -> None:
         """Refuse options beside --from-run that the run itself has: its settings are what is repeated.

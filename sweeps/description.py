@@ -1,6 +1,6 @@
 """The text on top of a sweep's run in MLflow: what was tried and which networks came out of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import pandas as pd
@@ -20,6 +20,7 @@ def sweep_description(
     confidence: Confidence | None = None,
     *,
     links: Mapping[str, str] = MappingProxyType({}),
+    remarks: Sequence[str] = (),
 ) -> str:
     """A sentence and a Markdown table of the derived architectures, cheapest first.
 
@@ -31,6 +32,7 @@ def sweep_description(
         labels: what is said about the runs.
         confidence: of the same trials; left out, it is made from seeds alone.
         links: what a view of the runs shows -> its address.
+        remarks: further sentences, each a paragraph above the table.
     """
     confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     test = labels.accuracy.replace("valid/", "test/")
@@ -70,6 +72,7 @@ def sweep_description(
         "",
         *([_links(links), ""] if links else []),
         *([note, ""] if (note := _notes(frame, confidence, standings)) else []),
+        *(line for remark in remarks for line in (f"{remark}.", "")),
         _row(titles),
         _row(["---"] * len(titles)),
     ]

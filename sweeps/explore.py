@@ -277,9 +277,12 @@ class Exploration(Sweep):
         refusals = {trial: reason for trial in trials if (reason := self.refusal(trial)) is not None}
         if refusals:
             attributes["refused"] = next(iter(refusals.values()))
-            beyond = [self.budget.violations(self._costs(trial)) for trial in refusals]
-            worst = {name: max(one[name] for one in beyond) for name in beyond[0]}
-            return Outcome(None, worst, attributes, refused=True)
+            return Outcome(None, self._beyond(list(refusals)), attributes, pruned=True)
+        verdicts = [verdict for trial in trials if (verdict := self.stopped(trial)) is not None]
+        if verdicts:
+            # Means over the other seeds would be those of the lucky.
+            attributes["stopped"] = verdicts[0].sentence()
+            return Outcome(None, self._beyond(trials), attributes, pruned=True)
         records = [self.record(trial) for trial in trials]
         finished = [record for record in records if record is not None]
         if len(finished) < len(trials):
@@ -299,8 +302,13 @@ class Exploration(Sweep):
         values = tuple(figures[metrics[objective]] for objective in self.options.objectives)
         return Outcome(values, self.budget.violations(figures), attributes)
 
+    def _beyond(self, trials: Sequence[TrialConfig]) -> dict[str, float]:
+        """How far the worst of some trials without a result is beyond each bound that is known so far."""
+        beyond = [self.budget.violations(self._costs(trial)) for trial in trials]
+        return {name: max(one[name] for one in beyond) for name in beyond[0]}
+
     def _costs(self, trial: TrialConfig) -> dict[str, float]:
-        """What the network of a refused trial costs; of a space over the budget, the least that one does."""
+        """What the network of a trial without a result costs; not yet derived, the least that one does."""
         architecture = trial_architecture(trial, self.store)
         if architecture is not None:
             return self.budget.known_costs(architecture)
@@ -342,14 +350,17 @@ class Exploration(Sweep):
 
     def say_results(self, frame: pd.DataFrame) -> None:
         """How the study went, and how to look at it."""
+        own = self.study.own_trials()
         counts = {
-            state: len([trial for trial in self.study.own_trials() if trial.state == state])
+            state: len([trial for trial in own if trial.state == state])
             for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
         }
+        stopped = len([trial for trial in own if "stopped" in trial.user_attrs])
+        also = "" if self.halving is None else f"{stopped} stopped, "
         self.say(
-            f"study {self.study.name}: {counts[TrialState.COMPLETE]} finished, {counts[TrialState.PRUNED]} "
-            f"refused, {counts[TrialState.FAIL]} failed; {int(frame['within_budget'].sum())} of "
-            f"{len(frame)} networks within the budget"
+            f"study {self.study.name}: {counts[TrialState.COMPLETE]} finished, "
+            f"{counts[TrialState.PRUNED] - stopped} refused, {also}{counts[TrialState.FAIL]} failed; "
+            f"{int(frame['within_budget'].sum())} of {len(frame)} networks within the budget"
         )
         where = self.path / JOURNAL if self.options.study is None else self.options.study
         self.say(f"the study in a browser, after `pip install optuna-dashboard`:\n  optuna-dashboard {where}")

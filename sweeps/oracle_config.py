@@ -24,6 +24,8 @@ ELSEWHERE = {
         "--measure-on",
         "--latency-threads",
         "--transfer-from",
+        "--halve-after",
+        "--halve-factor",
     )
 }
 """Options of a sweep that an oracle has not, and what is said of them."""
@@ -50,6 +52,8 @@ class OracleConfig(SweepConfig):
     tracking_uri: Annotated[str | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
     measure_on: Annotated[str | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
     latency_threads: Annotated[int, tyro.conf.Suppress, tyro.conf.Fixed] = 1
+    halve_after: Annotated[int | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+    halve_factor: Annotated[int | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
     transfer_from: Annotated[
         Literal["warm", "searched", "fresh"] | None, tyro.conf.Suppress, tyro.conf.Fixed
     ] = None

@@ -67,6 +67,7 @@ def summary(findings: Findings) -> list[str]:
         f"{counted(len(table), 'configuration')} in {counted(findings.num_retrainings, 'retraining')}, over "
         f"{counted(frame['seed'].nunique(), 'seed')}"
         + (f"; {counted(recorded.num_failed, 'trial')} failed" if recorded.num_failed else "")
+        + (f"; {recorded.num_stopped} were stopped early" if recorded.num_stopped else "")
         + (f"; {recorded.num_unfinished} did not finish" if recorded.num_unfinished else "")
         + ".",
         _front_sentence(findings),

@@ -51,6 +51,7 @@ def preset_of(config: SweepConfig) -> Preset:
         temperature_kind=preset.search.temperature.kind,
     )
     _check_bound(preset)
+    _check_halving(config, preset)
     return preset
 
 
@@ -89,6 +90,15 @@ def _check_bound(preset: Preset) -> None:
     if bound is not None and bound < smallest:
         raise InputError(
             f"--max-flops {bound} leaves no network: the smallest that can be derived needs {smallest} FLOPs"
+        )
+
+
+def _check_halving(config: SweepConfig, preset: Preset) -> None:
+    """Refuse a first rung that no retraining comes to before its end."""
+    after, most = config.halve_after, preset.retrain.max_epochs
+    if after is not None and after >= most:
+        raise InputError(
+            f"--halve-after {after} stops nothing: a retraining has at most {most} epochs (--retrain-epochs)"
         )
 
 

@@ -129,6 +129,11 @@ def _estimate(
         f"{_hours(estimated.hours('CPU'), estimated.hours('GPU'), gpu=gpu)}, if every lambda gives "
         f"its own architecture and a retraining takes {estimated.retrain_epochs} epochs"
     )
+    if config.halve_after is not None:
+        yield (
+            f"--halve-after {config.halve_after}: retrainings that are stopped make it less; how many will "
+            "be is not known beforehand"
+        )
 
 
 def _hours(cpu: float, gpu_hours: float, *, gpu: bool) -> str:

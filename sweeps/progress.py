@@ -1,18 +1,19 @@
 """What a sweep is doing, read from its store, and how long its training may still take."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
 from sweeps.records import trial_architecture
 from sweeps.results import FailedTrial
+from sweeps.rungs import Verdict
 from sweeps.store import Entry, Result, Store
 from sweeps.summary import counted
 from sweeps.trial import TrialConfig
 
 StageName = Literal["warm-up", "search", "retraining"]
-Status = Literal["waiting", "running", "finished", "failed"]
+Status = Literal["waiting", "running", "finished", "failed", "stopped"]
 STAGES: tuple[StageName, ...] = ("warm-up", "search", "retraining")
 
 _USUAL_COST: dict[StageName, float] = {"warm-up": 1.0, "search": 1.2, "retraining": 0.2}
@@ -37,7 +38,7 @@ class StageState:
     durations_s: tuple[float, ...]
     """Wall time of its epochs, as far as they are known."""
     outcome: str
-    """What it gave, once finished or failed."""
+    """What it gave, once finished or failed, or why it was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Snapshot:
     num_failed: int
     num_unknown: int
     """Trials whose architecture is not derived yet."""
+    num_stopped: int = 0
+    """Trials whose retraining was stopped early."""
 
 
 def trial_label(trial: TrialConfig | FailedTrial) -> str:
@@ -79,6 +82,8 @@ class _Chain:
     search: Entry
     retrain: Entry | None = None
     """Known once the search has derived an architecture."""
+    retrain_key: str = ""
+    """Of `retrain`."""
     refused: bool = False
     """Whether that is over the budget and so not retrained."""
 
@@ -97,6 +102,7 @@ class Watcher:
         *,
         since_ms: int,
         num_trials: int | None = None,
+        stopped: Callable[[str], Verdict | None] | None = None,
     ) -> None:
         """Watch `trials`.
 
@@ -105,10 +111,12 @@ class Watcher:
             store: where their results go.
             since_ms: attempts that began before are of an earlier, dead run.
             num_trials: how many there will be; left out: those that are known.
+            stopped: tells of the key of a retraining why it was stopped early; None: none ever is.
         """
         self._store = store
         self._since_ms = since_ms
         self._num_trials = num_trials
+        self._stopped = stopped
         self._num_skipped = 0
         self._chains: list[_Chain] = []
         self._finished: dict[str, StageState] = {}
@@ -138,11 +146,17 @@ class Watcher:
         begun = self._store.begun()
         chains = self._chains
         stages: dict[str, StageState] = {}
-        finished = failed = unknown = 0
+        finished = failed = unknown = num_stopped = 0
 
-        def state(stage: StageName, entry: Entry, label: str, num_epochs: int) -> StageState:
+        def state(
+            stage: StageName, entry: Entry, label: str, num_epochs: int, verdict: Verdict | None = None
+        ) -> StageState:
             if entry.place not in stages:
-                stages[entry.place] = self._state(stage, entry, label, num_epochs, entry.place in begun)
+                stages[entry.place] = (
+                    self._state(stage, entry, label, num_epochs, entry.place in begun)
+                    if verdict is None
+                    else _stopped_state(stage, label, num_epochs, verdict)
+                )
             return stages[entry.place]
 
         for chain in chains:
@@ -154,16 +168,20 @@ class Watcher:
                 assert architecture is not None  # it is part of a finished search
                 chain.refused = trial.refusal(architecture) is not None
                 if not chain.refused:
-                    chain.retrain = self._store.entry("retrain", trial.retrain_key(architecture))
+                    chain.retrain_key = trial.retrain_key(architecture)
+                    chain.retrain = self._store.entry("retrain", chain.retrain_key)
             if chain.refused:
                 finished += 1
                 continue
             statuses = [warmed.status, searched.status]
             if chain.retrain is not None:
-                retrained = state("retraining", chain.retrain, chain.label, trial.retrain.max_epochs)
+                verdict = None if self._stopped is None else self._stopped(chain.retrain_key)
+                retrained = state("retraining", chain.retrain, chain.label, trial.retrain.max_epochs, verdict)
                 statuses.append(retrained.status)
             if "failed" in statuses:
                 failed += 1
+            elif statuses[-1] == "stopped":
+                num_stopped += 1
             elif chain.retrain is None:
                 unknown += 1
             elif statuses[-1] == "finished":
@@ -171,7 +189,7 @@ class Watcher:
         known = len(chains) + self._num_skipped
         num_trials = max(self._num_trials or 0, known)
         unknown += num_trials - known
-        return Snapshot(stages, num_trials, finished + self._num_skipped, failed, unknown)
+        return Snapshot(stages, num_trials, finished + self._num_skipped, failed, unknown, num_stopped)
 
     def _state(self, stage: StageName, entry: Entry, label: str, num_epochs: int, begun: bool) -> StageState:
         if entry.place in self._finished:
@@ -197,6 +215,12 @@ class Watcher:
         running = activity is not None and activity.start_ms >= self._since_ms
         status: Status = "running" if running else "waiting"
         return StageState(stage, label, status, report["epoch"], num_epochs, durations, "")
+
+
+def _stopped_state(stage: StageName, label: str, num_epochs: int, verdict: Verdict) -> StageState:
+    return StageState(
+        stage, label, "stopped", verdict.reached.epoch, num_epochs, (), f"stopped: {verdict.sentence()}"
+    )
 
 
 def _outcome(stage: StageName, result: Result) -> str:

@@ -64,7 +64,9 @@ class Recorded:
     num_failed: int
     """Trials that failed; they are nowhere else."""
     num_unfinished: int
-    """Trials that have not finished, or that were stopped early; they are nowhere else."""
+    """Trials that have not finished, or were refused; they are nowhere else."""
+    num_stopped: int = 0
+    """Trials that a sweep stopped early; they are nowhere else."""
     ways: list[str] = field(default_factory=list)
     """How the networks were trained, where that differs: `max_epochs 100` for the first way, and so on."""
     notes: list[str] = field(default_factory=list)
@@ -100,6 +102,7 @@ def read_experiment(
     ]
     finished = [run for run in runs if _is_finished(run)]
     num_failed = sum(run.info.status == "FAILED" for run in runs)
+    num_stopped = sum("easrec.stopped" in run.data.tags for run in runs)
     if not finished:
         raise InputError(
             f"no trial of the experiment {name!r} has finished"
@@ -131,7 +134,8 @@ def read_experiment(
         threads=int(dict(place).get("measured.threads", "1")),
         measured_on=_place_text(place),
         num_failed=num_failed,
-        num_unfinished=len(runs) - num_failed - sum(_is_finished(run) for run in runs),
+        num_unfinished=len(runs) - num_failed - num_stopped - sum(_is_finished(run) for run in runs),
+        num_stopped=num_stopped,
         ways=_differences(ways),
         notes=notes,
     )

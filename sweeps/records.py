@@ -185,12 +185,15 @@ def failed_record(
     settings: Mapping[str, Param],
     tags: Mapping[str, str],
     now_ms: int,
+    end_ms: int | None = None,
     status: Unfinished = "failed",
 ) -> FailedTrial:
-    """The record of a trial that cannot finish."""
+    """The record of a trial that cannot finish; it ended at `end_ms`, or with its last stage."""
     searched = store.entry("search", trial.search_key).result()
     retrained = retrain_result(trial, store)
     ends = [result.end_ms for result in (searched, retrained) if result is not None]
+    if end_ms is not None:
+        ends = [end_ms]
     start_ms = now_ms if searched is None else searched.start_ms
     return FailedTrial(
         trial_id=trial.trial_id,

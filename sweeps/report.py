@@ -70,6 +70,7 @@ def record_results(
     artifacts: Mapping[str, Path],
     confidence: Confidence | None = None,
     items: Items | None = None,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Write all trials and the sweep itself into MLflow, and end the sweep's run.
 
@@ -84,6 +85,7 @@ def record_results(
         artifacts: files of the whole sweep, by name.
         confidence: as for `write_results`.
         items: what the networks' item ids stand for: with them those on the fronts become models in MLflow.
+        remarks: sentences that the description has besides.
     """
     confidence = confidence or Confidence(frame, accuracy=labels.accuracy)
     for record in records:
@@ -104,7 +106,9 @@ def record_results(
         },
         tags=tags,
         artifacts=artifacts,
-        description=sweep_description(frame, labels, confidence, links=recorder.share_views(labels.accuracy)),
+        description=sweep_description(
+            frame, labels, confidence, links=recorder.share_views(labels.accuracy), remarks=remarks
+        ),
         end_ms=max(record.end_ms for record in records),
     )
     recorder.finish("FINISHED", now_ms())

@@ -15,6 +15,8 @@ from sweeps.storage_error import StorageError
 POLL_S = 0.5
 LINE_EVERY_S = 15.0
 
+_ENDED = ("finished", "failed", "stopped")
+
 
 def duration_text(seconds: float) -> str:
     """A duration as people say it.
@@ -33,6 +35,8 @@ def duration_text(seconds: float) -> str:
 def status_line(snapshot: Snapshot, *, epochs_per_s: float, left_s: float | None) -> str:
     """One line: trials finished, what runs, the rate, the time left."""
     parts = [f"{snapshot.num_finished} of {snapshot.num_trials} trials trained"]
+    if snapshot.num_stopped:
+        parts[0] += f", {snapshot.num_stopped} stopped"
     if snapshot.num_failed:
         parts[0] += f", {snapshot.num_failed} failed"
     running = [
@@ -76,9 +80,7 @@ class ProgressReporter:
 
     def __enter__(self) -> "ProgressReporter":
         first = self._watcher.snapshot()
-        self._announced = {
-            key for key, state in first.stages.items() if state.status in ("finished", "failed")
-        }
+        self._announced = {key for key, state in first.stages.items() if state.status in _ENDED}
         self._epochs_before = _num_epochs(first)
         if self._announced:
             self._say(
@@ -130,7 +132,7 @@ class ProgressReporter:
 
     def _announce(self, snapshot: Snapshot) -> None:
         for key, state in snapshot.stages.items():
-            if state.status in ("finished", "failed") and key not in self._announced:
+            if state.status in _ENDED and key not in self._announced:
                 self._announced.add(key)
                 self._say(f"{state.stage} ({state.label}): {state.outcome}")
 

@@ -10,8 +10,9 @@ import pandas as pd
 from easrec.models.architecture import Architecture
 from sweeps.pareto import ACCURACY, pareto_flags
 
-Unfinished = Literal["failed", "refused"]
-"""How a trial ends without a result: something went wrong, or its network is over the budget."""
+Unfinished = Literal["failed", "refused", "stopped"]
+"""How a trial ends without a result: something went wrong, its network is over the budget, or its retraining
+was stopped early because it could not reach the front."""
 
 Param = str | int | float | bool
 Curve = list[tuple[int, int, float]]
@@ -70,15 +71,15 @@ class FailedTrial:
     params: dict[str, Param]
     """Every setting, nested names joined by dots."""
     error: str
-    """One sentence that says what went wrong, or why it was refused."""
+    """One sentence that says what went wrong, or why it was refused or stopped."""
     start_ms: int
     """When the trial started, in ms since 1970."""
     end_ms: int
-    """When the trial failed, in ms since 1970."""
+    """When the trial ended, in ms since 1970."""
     tags: dict[str, str] = field(default_factory=dict)
     """As in `TrialRecord`."""
     status: Unfinished = "failed"
-    """Which of the two; what is refused is no error."""
+    """Which of the three; what is refused or stopped is no error."""
 
 
 def results_frame(records: Sequence[TrialRecord], *, accuracy: str = ACCURACY) -> pd.DataFrame:

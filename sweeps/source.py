@@ -397,7 +397,10 @@ def open_run(
             f"run {run_id} is neither a sweep of easrec nor a trial of one; name another {option}"
         )
     if run.info.status != "FINISHED":
-        because = run.data.tags.get("easrec.error", f"its status is {run.info.status}")
+        tags = run.data.tags
+        because = tags.get("easrec.error", f"its status is {run.info.status}")
+        if "easrec.stopped" in tags:
+            because = f"it was stopped early: {tags['easrec.stopped']}"
         raise InputError(f"the trial of run {run_id} has no network: {because}")
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     return SweepRun(client, parent, scratch, log=log), run.data.tags["easrec.trial_id"]

@@ -57,8 +57,9 @@ class Outcome:
     """How far the trial is beyond each budget; at most 0 keeps it."""
     attributes: Mapping[str, Any]
     """What else the study keeps of it, as JSON values."""
-    refused: bool = False
-    """Whether it has no values because it would be beyond a budget; otherwise it failed."""
+    pruned: bool = False
+    """Whether it has no values because it would be beyond a budget, or was stopped early; otherwise it
+    failed."""
 
 
 def study_name(sweep_id: str) -> str:
@@ -204,8 +205,8 @@ class SweepStudy:
         if values is not None:
             self.study.tell(trial.number, list(values))
         else:
-            # What is refused teaches a sampler that goes by constraints; what failed teaches nothing.
-            self.study.tell(trial.number, state=TrialState.PRUNED if outcome.refused else TrialState.FAIL)
+            # What is refused or stopped teaches some samplers; what failed teaches nothing.
+            self.study.tell(trial.number, state=TrialState.PRUNED if outcome.pruned else TrialState.FAIL)
 
     def start_from(
         self, earlier: Study, constraints: Callable[[Mapping[str, Any]], dict[str, float] | None]

@@ -1,5 +1,6 @@
 """What a sweep says at its end: counts, the table of trials, where everything lies."""
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
 import pandas as pd
@@ -7,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from sweeps.results import FailedTrial
+from sweeps.rungs import Verdict
 
 
 def counts_text(frame: pd.DataFrame, *, num_warmups: int, num_retrainings: int) -> str:
@@ -17,6 +19,33 @@ def counts_text(frame: pd.DataFrame, *, num_warmups: int, num_retrainings: int) 
         f"({counted(num_warmups, 'warm-up')} and {counted(num_retrainings, 'retraining')} shared by "
         f"{counted(len(frame), 'trial')})"
     )
+
+
+def stopped_text(verdicts: Sequence[Verdict], frame: pd.DataFrame, *, num_trials: int) -> list[str]:
+    """How many trials were stopped early and when, and whose means are over the other seeds alone.
+
+    Args:
+        verdicts: one for each trial that was stopped.
+        frame: what `results_frame` returned, of those that finished.
+        num_trials: all trials.
+    """
+    if not verdicts:
+        return []
+    epochs = Counter(verdict.reached.epoch for verdict in verdicts)
+    after = ", ".join(f"{number} after epoch {epoch}" for epoch, number in sorted(epochs.items()))
+    lines = [f"{len(verdicts)} of {counted(num_trials, 'trial')} stopped early by --halve-after: {after}"]
+    finished = frame.groupby("architecture_id")["seed"].unique()
+    stopped: dict[str, set[int]] = {}
+    for verdict in verdicts:
+        stopped.setdefault(verdict.reached.architecture, set()).add(verdict.reached.seed)
+    for architecture, seeds in sorted(stopped.items()):
+        if architecture in finished.index:
+            kept = set(finished[architecture])
+            lines.append(
+                f"{architecture}: figures are of {len(kept)} of its {len(kept | seeds)} seeds; the others "
+                "were stopped, so they flatter it"
+            )
+    return lines
 
 
 def counted(number: int, noun: str) -> str:

@@ -24,6 +24,7 @@ from sweeps.config import SweepConfig
 from sweeps.configurations import configurations_frame
 from sweeps.data import ITEMS, SweepData, load_data
 from sweeps.estimate import steps_per_epoch
+from sweeps.halving import Halving
 from sweeps.interruption import STOPPING, say_stopped, sigterm_as_interrupt
 from sweeps.layer_table import measure_layers
 from sweeps.measuring import MeasuringPlace
@@ -58,7 +59,8 @@ from sweeps.records import (
 )
 from sweeps.report import record_results, write_results
 from sweeps.reporter import ProgressReporter, duration_text
-from sweeps.results import FailedTrial, TrialRecord, results_frame
+from sweeps.results import FailedTrial, TrialRecord, Unfinished, results_frame
+from sweeps.rungs import FACTOR, HALVING, Rungs, Verdict
 from sweeps.shared_storage import shared_store
 from sweeps.store import OnBusy, Store, code_version, content_key, now_ms
 from sweeps.summary import (
@@ -67,6 +69,7 @@ from sweeps.summary import (
     counted,
     counts_text,
     results_table,
+    stopped_text,
     table_legend,
 )
 from sweeps.tracking import SweepRecorder
@@ -189,6 +192,11 @@ class Sweep:
                 "measure_on": config.measure_on,
             }
         )
+        if config.halve_after is not None:
+            self.settings |= {
+                "halve_after": config.halve_after,
+                "halve_factor": config.halve_factor or FACTOR,
+            }
         self.tags = {
             "git_commit": git_commit(),
             "code_version": code_version(),
@@ -199,6 +207,7 @@ class Sweep:
         }
         self.trials: list[TrialConfig] = []
         self.errors: dict[str, str] = {}  # trial id -> why Ray gave it up
+        self.halving: Halving | None = None  # with --halve-after, once the sweep has begun
         self.profiles: dict[str, dict[str, Any]] = {}  # architecture id -> what it was measured to cost
 
     def say(self, text: str) -> None:
@@ -245,6 +254,13 @@ class Sweep:
                 self.store = shared_store(self.objects)
             identity = identify(self.path, self.config, facts, licence=self.licence)
             self.store.refresh()
+            if self.config.halve_after is not None:
+                rungs = Rungs.open(
+                    self.path / HALVING,
+                    first=self.config.halve_after,
+                    factor=self.config.halve_factor or FACTOR,
+                )
+                self.halving = Halving(rungs, self.store, identity.sweep_id)
             self.begin(identity, cluster)
             note_tracking_uri(self.path, self.config.tracking_uri)
             self.items.save(self.path / ITEMS)
@@ -309,7 +325,13 @@ class Sweep:
             f"{counted(self.config.cpus_per_trial, 'thread')}{share} each"
         )
         self.forget_failures()
-        watcher = Watcher(self.trials, self.store, since_ms=now_ms(), num_trials=self.num_trials)
+        watcher = Watcher(
+            self.trials,
+            self.store,
+            since_ms=now_ms(),
+            num_trials=self.num_trials,
+            stopped=None if self.halving is None else self.halving.verdict,
+        )
         with ProgressReporter(
             watcher,
             self.console,
@@ -408,7 +430,7 @@ class Sweep:
             for trial in trials:
                 if trial.trial_id in self.errors or failure(trial, self.store) is not None:
                     continue
-                if self.refusal(trial) is not None:
+                if self.refusal(trial) is not None or self.stopped(trial) is not None:
                     continue
                 if self.record(trial) is None:
                     missing.append(trial)
@@ -422,6 +444,7 @@ class Sweep:
                     cluster,
                     on_busy=on_busy,
                     on_end=lambda trial_id: recording.ended(by_id[trial_id]),
+                    halving=self.halving,
                 )
 
     def measure(self, trials: Sequence[TrialConfig], shared: SharedData, cluster: Cluster) -> bool:
@@ -479,6 +502,10 @@ class Sweep:
             self.console.print(configurations_table(configurations, accuracy=self.accuracy))
             self.say(configurations_legend(configurations))
         self._say_failed(failed)
+        verdicts = [verdict for trial in self.trials if (verdict := self.stopped(trial)) is not None]
+        remarks = stopped_text(verdicts, frame, num_trials=len(self.trials))
+        for remark in remarks:
+            self.say(remark)
         self._say_short_of_memory()
         self.say_results(frame)
         for name, file in results.items():
@@ -494,12 +521,17 @@ class Sweep:
                 labels,
                 params=self.settings,
                 tags=self.tags,
-                metrics={"num_trials": len(self.trials), "num_retrainings": num_retrainings},
+                metrics={
+                    "num_trials": len(self.trials),
+                    "num_retrainings": num_retrainings,
+                    **({} if self.halving is None else {"num_stopped": len(verdicts)}),
+                },
                 artifacts=results
                 | {name: self.path / name for name in (SWEEP, ITEMS)}
                 | {name: file for name, file in more.items() if file.is_file()},
                 confidence=confidence,
                 items=self.items,
+                remarks=remarks,
             )
 
         return write
@@ -553,7 +585,7 @@ class Sweep:
         keys = set()
         for trial in self.trials:
             architecture = trial_architecture(trial, self.store)
-            if architecture is not None:
+            if architecture is not None and self.stopped(trial) is None:
                 keys.add(trial.retrain_key(architecture))
         return keys
 
@@ -575,12 +607,24 @@ class Sweep:
         """Why a trial has no retraining and needs none, or None."""
         return refusal(trial, self.store)
 
+    def stopped(self, trial: TrialConfig) -> Verdict | None:
+        """Why a trial's retraining was stopped early, or None."""
+        architecture = None if self.halving is None else trial_architecture(trial, self.store)
+        if self.halving is None or architecture is None:
+            return None
+        return self.halving.verdict(trial.retrain_key(architecture))
+
     def tags_of(self, trial: TrialConfig) -> dict[str, str]:
         """What a trial's run is tagged with."""
         return self.tags
 
     def record(self, trial: TrialConfig) -> TrialRecord | None:
-        """What is known of a trial and of what its network costs; None until it has finished."""
+        """What is known of a trial and of what its network costs; None until it has finished.
+
+        One that was stopped never does: another sweep may have finished its retraining, in a shared storage.
+        """
+        if self.stopped(trial) is not None:
+            return None
         architecture = trial_architecture(trial, self.store)
         profile = None if architecture is None else self.profiles.get(architecture.architecture_id)
         return trial_record(
@@ -606,25 +650,34 @@ class Sweep:
         for trial in self.trials:
             if self.record(trial) is not None:
                 continue
-            refused = self.refusal(trial)
-            error = (
-                refused
-                or failure(trial, self.store)
-                or self.errors.get(trial.trial_id)
-                or "it ended without a result"
-            )
-            failed.append(
-                failed_record(
-                    trial,
-                    error,
-                    self.store,
-                    settings=self.settings,
-                    tags=self.tags_of(trial),
-                    now_ms=now_ms(),
-                    status="failed" if refused is None else "refused",
-                )
-            )
+            failed.append(self._unfinished(trial))
         return failed
+
+    def _unfinished(self, trial: TrialConfig) -> FailedTrial:
+        """The record of a trial without a result."""
+        status: Unfinished = "failed"
+        tags, end_ms = self.tags_of(trial), None
+        if (refused := self.refusal(trial)) is not None:
+            status, why = "refused", refused
+        elif (verdict := self.stopped(trial)) is not None:
+            status, why, end_ms = "stopped", verdict.sentence(), verdict.at_ms
+            tags = {
+                **tags,
+                "architecture_id": verdict.reached.architecture,
+                "easrec.stopped_epoch": str(verdict.reached.epoch),
+            }
+        else:
+            why = failure(trial, self.store) or self.errors.get(trial.trial_id) or "it ended without a result"
+        return failed_record(
+            trial,
+            why,
+            self.store,
+            settings=self.settings,
+            tags=tags,
+            now_ms=now_ms(),
+            end_ms=end_ms,
+            status=status,
+        )
 
     def elapsed_s(self) -> float:
         """Seconds since this run of the program began."""

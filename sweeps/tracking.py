@@ -36,6 +36,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _UNFINISHED: dict[Unfinished, tuple[str, Status]] = {
     "failed": ("easrec.error", "FAILED"),
     "refused": ("easrec.refused", "KILLED"),
+    "stopped": ("easrec.stopped", "KILLED"),
 }
 """Tag and status of runs without a result."""
 
@@ -112,7 +113,8 @@ class SweepRecorder:
     def record_failure(self, failed: FailedTrial) -> str:
         """Write a trial without a result into its child run, why as a tag, and return the run's id.
 
-        One that failed has the tag easrec.error; one that was refused has easrec.refused and is KILLED there.
+        One that failed has the tag easrec.error; one that was refused or stopped early has easrec.refused or
+        easrec.stopped and is KILLED there.
         """
         run = self._child(failed)
         self._log_params(run, failed.params)

@@ -12,6 +12,7 @@ from easrec.data.sequences import SplitData
 from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.models.architecture import Architecture
 from sweeps.gpu_share import limit_memory
+from sweeps.halving import StoppedError, TrialSide
 from sweeps.hardware import hardware
 from sweeps.store import EntryBusyError, OnBusy, Store, StoredFailureError, Workspace, content_key
 from sweeps.trial import NETWORK, TrialConfig, run_trial, warm_stage
@@ -56,11 +57,13 @@ def train(
     store: Store,
     on_busy: OnBusy,
     share: float | None,
+    halving: TrialSide | None = None,
 ) -> None:
     """The function trainable: one trial, whose results go to the store; see `warm` for `share`.
 
-    Ray is told a status alone: `finished`, `failed` (in a way that would repeat itself, so Ray must not
-    retry), or `deferred` when another trial is just retraining the same architecture.
+    Ray is told a status: `finished`, `failed` (in a way that would repeat itself, so Ray must not retry),
+    `deferred` when another trial is just retraining the same architecture, or `stopped` with halving, which
+    also reports what each epoch of the retraining has reached.
     """
     trial = trials[config["trial"]]
     # Processes go from trial to trial. Ray's own choice of threads follows the CPUs of the request; results
@@ -68,7 +71,8 @@ def train(
     torch.set_num_threads(trial.threads)
     limit_memory(trial.device, share)
     own = store.owned_by(f"trial {trial.trial_id}")
-    report_status(lambda: run_trial(trial, data.get(), own, on_busy=on_busy))
+    judge = None if halving is None else halving.judge(own)
+    report_status(lambda: run_trial(trial, data.get(), own, on_busy=on_busy, judge=judge))
 
 
 def report_status(work: Callable[[], object]) -> None:
@@ -78,6 +82,8 @@ def report_status(work: Callable[[], object]) -> None:
         status = "finished"
     except EntryBusyError:
         status = "deferred"
+    except StoppedError:
+        status = "stopped"
     except StoredFailureError:
         status = "failed"
     tune.report({"status": status})

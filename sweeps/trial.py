@@ -6,9 +6,11 @@ share what they have in common and nothing is computed twice.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from easrec.data.sequences import SplitData
 from easrec.evaluation.layer_latency import layer_latencies_ms
@@ -17,12 +19,14 @@ from easrec.micro_batches import MemoryExhaustedError, memory_explained
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender
+from easrec.nas.resources import network_flops
 from easrec.nas.search import SearchConfig, WarmUp, search, warm_up
 from easrec.nas.supernet import Supernet
 from easrec.retrain import RetrainConfig, retrain
 from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
 from sweeps.bounds import Budget
 from sweeps.hardware import hardware, measuring_device
+from sweeps.rungs import Reached
 from sweeps.store import OnBusy, Store, Workspace, content_key
 from sweeps.user_ranks import RANKS, rank_metrics, rank_table, write_ranks
 
@@ -37,6 +41,16 @@ ARCHITECTURE = "architecture.json"
 WARM_STATE = "state"
 """Names of what stages leave in their entries: a supernet, the retrained network's directory, its
 architecture, and the directory of the warm-up's last checkpoint, where searches begin."""
+
+
+class Judge(Protocol):
+    """Says which retrainings stop early; see `sweeps.halving`."""
+
+    def check(self, subject: str) -> None:
+        """Raise `StoppedError` if a retraining has been stopped before."""
+
+    def report(self, reached: Reached) -> None:
+        """Take what a retraining has reached after an epoch; raises `StoppedError` if it shall stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +191,58 @@ def _recording(workspace: Workspace) -> OnEpoch:
     return record
 
 
+def _judged(
+    workspace: Workspace, before: Mapping[str, Any] | None, start: Reached, trial: TrialConfig, judge: Judge
+) -> OnEpoch:
+    """As `_recording`, and a judge is told of each epoch once its checkpoint is kept.
+
+    A retraining that is resumed is judged before it goes on, by what it had reached: its process may have
+    died before it was.
+
+    Args:
+        workspace: of the retraining.
+        before: the report of the last epoch whose checkpoint is kept; None before any.
+        start: what is retrained, before its first epoch.
+        trial: of the retraining.
+        judge: to be told.
+    """
+    best, best_epoch = start.accuracy, 0
+
+    def tell(epoch: int) -> None:
+        ends = epoch == trial.retrain.max_epochs or epoch - best_epoch >= trial.retrain.patience
+        judge.report(dataclasses.replace(start, epoch=epoch, accuracy=best, last=ends))
+
+    if before is not None:
+        # One without a best epoch is of another sweep, that did not halve: its last epoch stands for that.
+        best, best_epoch = before.get("best") or (_validation(before["metrics"]), before["epoch"])
+        tell(before["epoch"])
+
+    def record(report: EpochReport) -> None:
+        nonlocal best, best_epoch
+        accuracy = _validation(report.metrics)
+        if accuracy > best:
+            best, best_epoch = accuracy, report.epoch
+        workspace.record(report.to_dict() | {"best": [best, best_epoch]})
+        tell(report.epoch)
+
+    return record
+
+
+def _validation(metrics: Mapping[str, float]) -> float:
+    """The NDCG@10 that an epoch of a retraining is judged by: it has that of one protocol alone."""
+    (accuracy,) = (value for name, value in metrics.items() if name.endswith("/ndcg_at_10"))
+    return accuracy
+
+
+def _costs(trial: TrialConfig, architecture: Architecture, store: Store) -> dict[str, float]:
+    """What is known of a derived network's costs before it is retrained, as `Reached` has them."""
+    costs: dict[str, float] = {"flops": network_flops(architecture, trial.search.max_length)}
+    if trial.search.resource == "latency":
+        searched = store.entry("search", trial.search_key).value()
+        costs["latency_ms"] = architecture.num_layers * searched["latencies_ms"][searched["candidate"]]
+    return costs
+
+
 def _warm_up(trial: TrialConfig, data: SplitData, state: Path, on_epoch: OnEpoch | None = None) -> WarmUp:
     """Train the warm supernet, or take up where its state left it: nothing remains of a finished one."""
     return warm_up(
@@ -278,7 +344,12 @@ def _initial_network(
 
 
 def _retrain(
-    trial: TrialConfig, architecture: Architecture, data: SplitData, store: Store, workspace: Workspace
+    trial: TrialConfig,
+    architecture: Architecture,
+    data: SplitData,
+    store: Store,
+    workspace: Workspace,
+    on_epoch: OnEpoch,
 ) -> dict[str, Any]:
     result = retrain(
         architecture,
@@ -287,7 +358,7 @@ def _retrain(
         initial=_initial_network(trial, architecture, store),
         device=trial.device,
         checkpoint_dir=workspace.checkpoints,
-        on_epoch=_recording(workspace),
+        on_epoch=on_epoch,
     )
     save_network(result.model, workspace.directory / NETWORK)
     write_json(workspace.directory / ARCHITECTURE, architecture.to_dict())
@@ -311,28 +382,62 @@ def retrain_stage(
     store: Store,
     *,
     on_busy: OnBusy = "wait",
+    judge: Judge | None = None,
 ) -> None:
     """Retrain an architecture and evaluate it on validation and test under every protocol.
 
+    Args:
+        trial: its settings.
+        architecture: what to retrain.
+        data: what to train on.
+        store: where the result goes.
+        on_busy: see `Store.get_or_compute`.
+        judge: may stop it; None: nobody.
+
     Raises:
         EntryBusyError: with `on_busy="defer"`, when another trial is retraining it at this moment.
+        StoppedError: when the judge has stopped it, now or earlier.
         StoredFailureError: when the retraining failed in a way that would repeat itself.
     """
+    key = trial.retrain_key(architecture)
+    entry = store.entry("retrain", key)
 
     def compute(workspace: Workspace) -> dict[str, Any]:
+        on_epoch = _recording(workspace)
+        if judge is not None:
+            judge.check(key)  # it may have been stopped while this trial waited for it
+            activity = entry.activity()
+            before = None if activity is None else activity.report
+            start = Reached(
+                subject=key,
+                architecture=architecture.architecture_id,
+                seed=trial.seed,
+                epoch=0,
+                accuracy=-math.inf,
+                costs=_costs(trial, architecture, store),
+            )
+            on_epoch = _judged(workspace, before, start, trial, judge)
         sizes = _sizes(trial, data, trial.retrain.batch_size, architecture.hidden_size)
         with memory_explained("the retraining", sizes):
-            return _retrain(trial, architecture, data, store, workspace)
+            return _retrain(trial, architecture, data, store, workspace, on_epoch)
 
-    key = trial.retrain_key(architecture)
+    if judge is not None:
+        judge.check(key)
     store.get_or_compute("retrain", key, compute, on_busy=on_busy, failures=FAILURES)
 
 
-def run_trial(trial: TrialConfig, data: SplitData, store: Store, *, on_busy: OnBusy = "wait") -> None:
+def run_trial(
+    trial: TrialConfig,
+    data: SplitData,
+    store: Store,
+    *,
+    on_busy: OnBusy = "wait",
+    judge: Judge | None = None,
+) -> None:
     """Search, derive, retrain, evaluate; all results go to the store. See `search_stage`, `retrain_stage`.
 
     A network over the trial's budget is not retrained.
     """
     architecture = search_stage(trial, data, store)
     if trial.refusal(architecture) is None:
-        retrain_stage(trial, architecture, data, store, on_busy=on_busy)
+        retrain_stage(trial, architecture, data, store, on_busy=on_busy, judge=judge)

@@ -13,11 +13,12 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
 from sweeps.cluster import Cluster
+from sweeps.halving import Halving, HalvingScheduler
 from sweeps.measuring import MeasuringPlace
 from sweeps.progress import trial_label
 from sweeps.store import OnBusy, Store
@@ -68,6 +69,7 @@ def train_trials(
     on_end: Callable[[str], None],
     program: Callable[..., None] = train,
     label: Callable[[Any], str] = trial_label,
+    halving: Halving | None = None,
 ) -> dict[str, str]:
     """Run trials with Ray Tune, in their order, as many at once as the cluster has room for.
 
@@ -80,10 +82,50 @@ def train_trials(
         on_end: called in this thread with the id of each trial that ends, however it did.
         program: what Ray runs for a trial, with the arguments of `sweeps.trainable.train`.
         label: how people call a trial.
+        halving: stops retrainings that cannot reach the front; None: all come to their end.
 
     Returns:
-        Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
+        Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times, or had not ended
+        when Ray's memory monitor had stopped all of them as often.
+
+    Raises:
+        StorageError, DiskFullError: what was found of a retraining could not be written down.
     """
+    watcher = _OnEnd(on_end, {trial.trial_id: label(trial) for trial in trials})
+    for attempt in range(MAX_RETRIES + 1):
+        missing = [trial for trial in trials if trial.trial_id not in watcher.ended]
+        try:
+            _fit(missing, data, store, cluster, on_busy, program, halving, watcher)
+            break
+        except RuntimeError as error:
+            # Tune takes a process that died for a trial to be started again, but one that Ray's memory
+            # monitor ended for the end of everything.
+            if not isinstance(error.__cause__, RayError):
+                raise
+            reason = _sentence(error.__cause__)
+            if attempt == MAX_RETRIES:
+                for trial in missing:
+                    if trial.trial_id not in watcher.ended:
+                        watcher.give_up(trial.trial_id, reason)
+            else:
+                logger.warning(
+                    "trials broke off (%s); they are started again from their last checkpoints", reason
+                )
+    return watcher.crashed
+
+
+def _fit(
+    trials: Sequence[Any],
+    data: SharedData,
+    store: Store,
+    cluster: Cluster,
+    on_busy: OnBusy,
+    program: Callable[..., None],
+    halving: Halving | None,
+    watcher: "_OnEnd",
+) -> None:
+    """Have Ray Tune run trials once; the watcher learns which ended. See `train_trials`."""
+    scheduler = None if halving is None else HalvingScheduler(halving.judge)
     trainable = tune.with_parameters(
         program,
         trials={trial.trial_id: trial for trial in trials},
@@ -91,6 +133,7 @@ def train_trials(
         store=store,
         on_busy=on_busy,
         share=cluster.memory_share,
+        **({} if halving is None else {"halving": halving.trial_side}),
     )
     # Tune's own records are of no use afterwards, and since trials report no checkpoint to Ray, they stay on
     # this machine.
@@ -98,22 +141,19 @@ def train_trials(
     tuner = tune.Tuner(
         tune.with_resources(trainable, cluster.resources),
         param_space={"trial": tune.grid_search([trial.trial_id for trial in trials])},
-        tune_config=tune.TuneConfig(reuse_actors=True),
+        tune_config=tune.TuneConfig(reuse_actors=True, scheduler=scheduler),
         run_config=tune.RunConfig(
             name=f"trials-{time.time_ns()}",
             storage_path=scratch,
             verbose=0,
-            callbacks=[_OnEnd(on_end, {trial.trial_id: label(trial) for trial in trials})],
+            callbacks=[watcher],
             failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
         ),
     )
     try:
-        results = tuner.fit()
-        crashed = {}
-        for result in results:
-            if result.error is not None:
-                crashed[str((result.config or {})["trial"])] = _sentence(result.error)
-        return crashed
+        tuner.fit()
+        if scheduler is not None and scheduler.error is not None:
+            raise scheduler.error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -145,6 +185,19 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
     def __init__(self, on_end: Callable[[str], None], labels: Mapping[str, str]) -> None:
         self._on_end = on_end
         self._labels = labels
+        self.ended: set[str] = set()
+        """Ids of trials that will not be started again."""
+        self.crashed: dict[str, str] = {}
+        """Trial id -> what went wrong, for those of them whose process was lost too often."""
+
+    def give_up(self, trial_id: str, reason: str) -> None:
+        """End a trial whose process was lost too often."""
+        self.crashed[trial_id] = reason
+        self._end(trial_id)
+
+    def _end(self, trial_id: str) -> None:
+        self.ended.add(trial_id)
+        self._on_end(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles callbacks to restore them elsewhere, which is never done here."""
@@ -152,7 +205,7 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that returned."""
-        self._on_end(trial.config["trial"])
+        self._end(trial.config["trial"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial whose process or node died and that it will start again."""
@@ -161,11 +214,14 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that will not be retried any more."""
-        self._on_end(trial.config["trial"])
+        error = trial.get_pickled_error() or trial.get_error()
+        self.give_up(trial.config["trial"], "its process was lost" if error is None else _sentence(error))
 
 
 def _sentence(error: Exception) -> str:
     """The last line of an error of Ray's: its texts are tracebacks that end with what happened."""
     cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, OutOfMemoryError):  # its own text is a page of advice
+        return "OutOfMemoryError: Ray ended its process, since the memory of its machine was almost used up"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1]}"[:1000] if lines else type(cause).__name__

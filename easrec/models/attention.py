@@ -235,7 +235,9 @@ _UNFUSED_POSITIONS = 80
 is cut into few pieces: by a third on two threads at 50 positions, and slower at 200."""
 
 
-def softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
     """Causal scaled dot-product attention, softmax(Q K^T / sqrt(D)) V, as in SASRec.
 
     Args:
@@ -243,34 +245,40 @@ def softmax_attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = 
         k: keys, (B, H, N, D).
         v: values, (B, H, N, D).
         mask: bool (B, N), True at real positions; None means that all are real.
+        dropout: share of the attention weights that are dropped.
 
     Returns:
         (B, H, N, D); zeros at positions that are not real.
     """
     num_positions = q.shape[2]
     if mask is None and q.device.type == "cpu" and num_positions <= _UNFUSED_POSITIONS:
-        return _unfused_attention(q, k, v)
+        return _unfused_attention(q, k, v, dropout)
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
     earlier = torch.ones(num_positions, num_positions, dtype=torch.bool, device=q.device).tril()
     # Every position may see itself, or a row of padding would be all -inf and its softmax NaN.
     itself = torch.eye(num_positions, dtype=torch.bool, device=q.device)
     visible = (earlier & mask[:, None, None, :]) | itself
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
     return torch.where(mask[:, None, :, None], out, 0.0)
 
 
-def _unfused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _unfused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """`softmax_attention` without a mask by way of its (B H, N, N) weights, which are held until backward."""
     num_positions = q.shape[2]
     later = torch.full((num_positions, num_positions), -math.inf, dtype=q.dtype, device=q.device).triu(1)
     logits = torch.baddbmm(
         later, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=1 / math.sqrt(q.shape[3])
     )
-    return _weighted_sum(logits.softmax(dim=-1), v.flatten(0, 1)).view(v.shape)
+    weights = logits.softmax(dim=-1)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    return _weighted_sum(weights, v.flatten(0, 1)).view(v.shape)
 
 
-def softmax_attention_at_last(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
+def softmax_attention_at_last(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
     """What `softmax_attention` gives at the last real position; arguments as `linear_attention_at_last`."""
     visible = None if mask is None else mask[:, None, None, :]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)

@@ -125,8 +125,20 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation = "none") -> Tensor:
     # GELU by the error function; "tanh" would be its approximation. The others take no algorithm.
     algorithm = "none" if activation == "gelu" else ""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm)
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(
+        _dense(x), _dense(weight), bias, activation, [], algorithm
+    )
     return result
+
+
+def _dense(x: Tensor) -> Tensor:
+    """A matrix as it is, or copied where its rows or columns do not follow each other without gaps.
+
+    For a part of a larger matrix, such as a candidate's weights among shared ones, oneDNN has only a plain
+    loop, a hundred times slower than its kernels.
+    """
+    kernels = x.is_contiguous() or (x.dim() == 2 and x.T.is_contiguous())
+    return x if kernels else x.contiguous()
 
 
 if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # a torch without oneDNN has no such operator

@@ -71,13 +71,15 @@ class TransformerLayer(nn.Module):
     Args:
         architecture: sizes, attention and gates; its number of layers plays no part here.
         dropout: share of values dropped before each residual sum.
+        attention_dropout: share of softmax attention's weights dropped; linear attention has no such weights.
     """
 
-    def __init__(self, architecture: Architecture, dropout: float) -> None:
+    def __init__(self, architecture: Architecture, dropout: float, attention_dropout: float = 0.0) -> None:
         super().__init__()
         hidden, inner = architecture.hidden_size, architecture.inner_size
         self.architecture = architecture
         self.dropout = dropout
+        self.attention_dropout = attention_dropout
         self.query_key_value = dense(hidden, 3 * hidden, blocks=3)
         self.attention_output = dense(hidden, hidden)
         self.attention_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
@@ -131,6 +133,10 @@ class TransformerLayer(nn.Module):
         y: Tensor = self.feed_norm(s + dropout(f, self.dropout, self.training))
         return y
 
+    @property
+    def _dropped_attention(self) -> float:
+        return self.attention_dropout if self.training else 0.0
+
     def _attend(self, x_TD: Tensor, packing: Packing) -> Tensor:
         return packing.by_sequence(self._attend_sequences, self.query_key_value(x_TD))
 
@@ -145,7 +151,7 @@ class TransformerLayer(nn.Module):
         # One copy here is cheaper than strided access in all that follows.
         q_BHND, k_BHND, v_BHND = split.permute(2, 0, 3, 1, 4).contiguous().unbind(0)
         if self.architecture.attention == "softmax":
-            out_BHND = softmax_attention(q_BHND, k_BHND, v_BHND)
+            out_BHND = softmax_attention(q_BHND, k_BHND, v_BHND, dropout=self._dropped_attention)
         else:
             out_BHND = linear_attention(
                 q_BHND,
@@ -165,7 +171,9 @@ class TransformerLayer(nn.Module):
         k_BHND, v_BHND = split.permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if packing.full else packing.mask
         if self.architecture.attention == "softmax":
-            out_BHND = softmax_attention_at_last(q_BHND, k_BHND, v_BHND, mask=mask)
+            out_BHND = softmax_attention_at_last(
+                q_BHND, k_BHND, v_BHND, mask=mask, dropout=self._dropped_attention
+            )
         else:
             out_BHND = linear_attention_at_last(
                 q_BHND, k_BHND, v_BHND, mask=mask, key_norm=self.architecture.key_norm
@@ -181,22 +189,30 @@ class SequentialRecommender(nn.Module):
         num_items: V; item ids are 1..V and 0 is padding.
         max_length: the most positions that a sequence may have.
         dropout: share of values dropped after the embeddings and before each residual sum.
+        attention_dropout: share of softmax attention's weights dropped.
     """
 
     def __init__(
-        self, architecture: Architecture, num_items: int, max_length: int, dropout: float = 0.2
+        self,
+        architecture: Architecture,
+        num_items: int,
+        max_length: int,
+        dropout: float = 0.2,
+        *,
+        attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.num_items = num_items
         self.max_length = max_length
         self.dropout = dropout
+        self.attention_dropout = attention_dropout
         hidden = architecture.hidden_size
         self.item_embedding = nn.Embedding(num_items + 1, hidden, padding_idx=0)
         self.position_embedding = nn.Embedding(max_length, hidden)
         self.embedding_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
         self.layers = nn.ModuleList(
-            TransformerLayer(architecture, dropout) for _ in range(architecture.num_layers)
+            TransformerLayer(architecture, dropout, attention_dropout) for _ in range(architecture.num_layers)
         )
         init_embeddings(self.item_embedding, self.position_embedding)
 

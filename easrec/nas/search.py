@@ -5,9 +5,7 @@ validation targets, under a loss that adds the dynamic resource term.
 """
 
 import copy
-import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +16,21 @@ from torch import Tensor
 
 from easrec.allocator import trim_heap
 from easrec.compute import autocast, compile_layers
-from easrec.data.batches import Batch, num_training_batches, validation_batches
+from easrec.data.batches import Batch
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.layer_latency import layer_latencies_ms
-from easrec.evaluation.protocols import evaluate, selection_protocol
 from easrec.micro_batches import MicroBatches, RandomState
 from easrec.models.architecture import Architecture, CandidateSpace
-from easrec.nas.resources import candidate_costs, network_flops, resource_term
+from easrec.nas.course import (
+    HARD_CHOICE_NDCG,
+    check_bound,
+    hard_choice_ndcg,
+    has_ended,
+    planned_controller_steps,
+    validation_stream,
+)
+from easrec.nas.resources import candidate_costs, resource_term
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 from easrec.nas.warmup import WarmUp, epoch_batches, run_fingerprint, search_data, warm_up, weight_steps
@@ -41,14 +46,9 @@ from easrec.training import (
     scores_explained,
     seeded,
     state_digest,
-    training_form,
 )
 
 __all__ = ["SearchConfig", "SearchResult", "WarmUp", "controller_loss", "search", "warm_up"]
-
-
-_NDCG = "hard_choice_ndcg_at_10"
-"""The metric of an epoch by which `stop_on="ndcg"` ends a search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +69,6 @@ class SearchResult:
     """Wall time of all search epochs in seconds, those before a resume too."""
     micro_batch_size: int | None
     """Sequences computed at once in the end: what was asked, or less where memory had run out."""
-
-
-def _validation_stream(data: SplitData, config: SearchConfig, epoch: int) -> Iterator[Batch]:
-    """Validation batches without end, in an order that depends on the seed and the epoch alone."""
-    for turn in itertools.count():
-        yield from validation_batches(
-            data,
-            config.max_length,
-            config.batch_size,
-            seed=config.seed,
-            epoch=epoch * 10_000 + turn,
-        )
 
 
 def controller_loss(
@@ -147,7 +135,7 @@ def search(
         NonFiniteLossError: a loss, a weight or a score became NaN or infinite.
         MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
-    _check_bound(space, config)
+    check_bound(space, config)
     whole_data, data = data, search_data(data, config)
     if not (data.valid.positions > data.starts[data.valid.rows]).any():
         raise InputError(f"data set {data.name!r} has no validation target with a history before it")
@@ -184,13 +172,13 @@ def search(
         latencies_ms = layer_latencies_ms(space, config.max_length, device=device)
     costs = candidate_costs(space, config.resource, config.max_length, latencies_ms=latencies_ms).to(device)
     controllers = list(supernet.controllers.parameters())
-    planned_steps = _planned_controller_steps(data, space, config)
+    planned_steps = planned_controller_steps(data, space, config)
     for epoch in range(len(epochs) + 1, config.search_epochs + 1):
-        if _ended(epochs, config):
+        if has_ended(epochs, config):
             break
         clock, begun = EpochClock(), weights.num_sequences
         hard_depth = supernet.hard_choice()[1]
-        validation = _validation_stream(data, config, epoch)
+        validation = validation_stream(data, config, epoch)
         losses: list[float] = []
         controller_parts: list[dict[str, float]] = []
         with seeded(config.seed, "search", epoch, device):
@@ -260,8 +248,9 @@ def search(
             check_weights(trained, stage="search", epoch=epoch, steps=step, learning_rate=learning_rate)
         metrics = _epoch_metrics(supernet, config, losses, step, controller_parts, temperature)
         if config.stop_on == "ndcg":
+            choice = supernet.derive(max_flops=config.max_flops)
             with scores_explained("search", epoch, step, config.learning_rate):
-                metrics[_NDCG] = _hard_choice_ndcg(supernet, data, config, device)
+                metrics[HARD_CHOICE_NDCG] = hard_choice_ndcg(supernet, choice, data, config, device)
         epochs.append(clock.report("search", epoch, config.search_epochs, metrics))
         save_checkpoint(
             checkpoint_dir,
@@ -342,54 +331,11 @@ def _cause(config: SearchConfig, parts: dict[str, float]) -> str | None:
     return None
 
 
-def _check_bound(space: CandidateSpace, config: SearchConfig) -> None:
-    """Refuse a `max_flops` that leaves nothing, before any training."""
-    smallest = min(network_flops(space.architecture(k, 1), config.max_length) for k in range(len(space)))
-    if config.max_flops is not None and config.max_flops < smallest:
-        raise InputError(
-            f"max_flops={config.max_flops} leaves no architecture: the smallest of the space needs "
-            f"{smallest} FLOPs at {config.max_length} positions"
-        )
-
-
-def _planned_controller_steps(data: SplitData, space: CandidateSpace, config: SearchConfig) -> int:
-    """Controller steps of the whole search, taken from the number of batches of its first epoch."""
-    steps = num_training_batches(
-        data,
-        config.max_length,
-        config.batch_size,
-        form=training_form(space),
-        seed=config.seed,
-        epoch=config.warmup_epochs + 1,
-    )
-    return config.search_epochs * steps // config.controller_interval
-
-
 def _loss_at(
     supernet: Supernet, width: Tensor, depth: Tensor, batch: Batch, negatives: Tensor | None
 ) -> Tensor:
     """The supernet's loss at one sample of the controllers."""
     return supernet.loss(batch, width, depth, negatives)
-
-
-def _ended(epochs: list[EpochReport], config: SearchConfig) -> bool:
-    """Whether the search ends before its last epoch; see `SearchConfig.stop_on`."""
-    if config.stop_on == "ndcg":
-        values = [report.metrics[_NDCG] for report in epochs]
-        return bool(values) and len(values) - 1 - values.index(max(values)) >= config.ndcg_patience
-    choices = [(report.metrics["candidate"], report.metrics["num_layers"]) for report in epochs]
-    return len(choices) > config.stable_epochs and len(set(choices[-config.stable_epochs - 1 :])) == 1
-
-
-def _hard_choice_ndcg(supernet: Supernet, data: SplitData, config: SearchConfig, device: str) -> float:
-    """NDCG@10, on the controllers' data, of the hard-selected network with the supernet's weights."""
-    candidate, num_layers = supernet.hard_choice(max_flops=config.max_flops)
-    network = supernet.extract(supernet.space.architecture(candidate, num_layers)).eval()
-    protocol = selection_protocol(data)
-    figures = evaluate(
-        network.scores, data, "valid", max_length=config.max_length, protocols=(protocol,), device=device
-    )
-    return figures[f"{protocol}/ndcg_at_10"]
 
 
 def _epoch_metrics(

@@ -5,7 +5,7 @@ candidate k, K candidates, L layers.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -29,6 +29,9 @@ from easrec.models.transformer import (
 from easrec.nas.candidates import CandidateLayer, IndependentLayer, SharedLayer
 from easrec.nas.controllers import Controllers
 from easrec.nas.resources import network_flops
+
+ShutGates = tuple[int | None, int | None]
+"""A candidate and an exit, both counted from 0."""
 
 
 class Supernet(nn.Module):
@@ -97,17 +100,18 @@ class Supernet(nn.Module):
         packing: Packing,
         *,
         last_only: bool = False,
+        shut: ShutGates = (None, None),
     ) -> Tensor:
         """The mixed output at the T real positions, (T, d); at the last of each sequence alone, (B, d)."""
         widths, depths = width_weights.tolist(), depth_weights.tolist()
-        # Small first: each partial sum is padded only to the next candidate's width.
-        active = sorted(
-            (k for k, weight in enumerate(widths) if weight != 0),
-            key=self.hidden_sizes.__getitem__,
-        )
+        opened = [k for k, weight in enumerate(widths) if weight != 0]
         exits = [layer for layer, weight in enumerate(depths) if weight != 0]
-        if not active or not exits:
+        if not opened or not exits:
             raise ValueError(f"some weight must differ from zero, got {widths=}, {depths=}")
+        deepest_opened = exits[-1]
+        # Small first: each partial sum is padded only to the next candidate's width.
+        active = sorted({*opened, *_given(shut[0])}, key=lambda k: (self.hidden_sizes[k], k))
+        exits = sorted({*exits, *_given(shut[1])})
         embedded = packing.pack(embed(item_ids, self.item_embedding, self.position_embedding))
         embeddings = {}
         for k in active:
@@ -124,7 +128,11 @@ class Supernet(nn.Module):
             for k in active:
                 size = self.hidden_sizes[k]
                 x = embeddings[k] if previous is None else previous[..., :size]
-                y = width_weights[k] * layer(k, x, embeddings[k], packing, last_only=final)
+                # What comes out of a shut gate has no part in the loss: its own gradients are all zeros.
+                has_part = widths[k] != 0 and index <= deepest_opened
+                with torch.set_grad_enabled(torch.is_grad_enabled() and has_part):
+                    y = layer(k, x, embeddings[k], packing, last_only=final)
+                y = width_weights[k] * y
                 mixed = y if mixed is None else F.pad(mixed, (0, size - mixed.shape[-1])) + y
             if index in exits:
                 assert mixed is not None  # some candidate is active
@@ -149,20 +157,33 @@ class Supernet(nn.Module):
         width_weights: Tensor,
         depth_weights: Tensor,
         negatives: Tensor | None = None,
+        *,
+        shut: ShutGates = (None, None),
     ) -> Tensor:
-        """Mean cross-entropy over the batch's targets, a scalar; see `SequentialRecommender.loss`."""
+        """Mean cross-entropy over the batch's targets, a scalar; see `SequentialRecommender.loss`.
+
+        `shut` are a candidate and an exit that are computed although their weights are zero, so that these
+        weights have gradients; nothing is held of how they are computed.
+        """
         packing = Packing(batch.item_ids > 0)
         outputs = self._encode(
-            batch.item_ids, width_weights, depth_weights, packing, last_only=batch.last_only
+            batch.item_ids, width_weights, depth_weights, packing, last_only=batch.last_only, shut=shut
         )
         targets = batch.targets.amax(dim=1) if batch.last_only else packing.pack(batch.targets)
         return item_loss(outputs, targets, self.item_embedding, negatives)
 
-    def hard_choice(self, *, max_flops: int | None = None) -> tuple[int, int]:
+    def hard_choice(
+        self,
+        *,
+        max_flops: int | None = None,
+        candidates: Collection[int] | None = None,
+        depths: Collection[int] | None = None,
+    ) -> tuple[int, int]:
         """(k*, n*): the candidate (from 0) and the number of layers of the largest controller weights.
 
         Ties go to the larger network. With `max_flops` (of one sequence of `max_length` positions) the most
-        probable pair within the bound is taken.
+        probable pair within the bound is taken. `candidates` (from 0) and `depths` (from 1) are those that
+        may be taken; None for all.
 
         Raises:
             InputError: no pair is within `max_flops`.
@@ -172,8 +193,8 @@ class Supernet(nn.Module):
         beta = F.log_softmax(self.controllers.beta.detach().double().cpu(), dim=0).tolist()
         best, best_key = None, None
         smallest = None
-        for k in range(len(self.space)):
-            for layers in range(1, self.space.num_layers + 1):
+        for k in range(len(self.space)) if candidates is None else sorted(candidates):
+            for layers in range(1, self.space.num_layers + 1) if depths is None else sorted(depths):
                 flops = network_flops(self.space.architecture(k, layers), self.max_length)
                 smallest = flops if smallest is None else min(smallest, flops)
                 key = (alpha[k] + beta[layers - 1], flops)
@@ -240,3 +261,7 @@ class Supernet(nn.Module):
         supernet = cls(space, **description).to(device)
         supernet.load_state_dict(state)
         return supernet.eval()
+
+
+def _given(index: int | None) -> tuple[int, ...]:
+    return () if index is None else (index,)

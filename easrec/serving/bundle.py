@@ -29,6 +29,7 @@ from easrec.data.items import Items
 from easrec.errors import InputError
 from easrec.files import write_json
 from easrec.models.architecture import Architecture
+from easrec.models.features import check_plain
 from easrec.models.saving import WEIGHTS, save_weights
 from easrec.models.transformer import SequentialRecommender
 from easrec.nas.resources import network_parameters
@@ -94,6 +95,7 @@ def save_bundle(
             and items do not belong together; or the network is too large for an ONNX file.
         ValueError: a name in `files` is a path, or that of a file which every bundle has.
     """
+    check_plain(model, "a bundle")
     directory = Path(directory).resolve()
     _check_place(directory, overwrite)
     if model.num_items != items.num_items:

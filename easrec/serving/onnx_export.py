@@ -17,6 +17,7 @@ from onnx import TensorProto
 
 from easrec.errors import InputError
 from easrec.files import write_atomically
+from easrec.models.features import check_plain
 from easrec.models.transformer import SequentialRecommender
 from easrec.serving.history_graph import HistoryGraph
 from easrec.serving.layer_graph import IR_VERSION, OPSET
@@ -38,6 +39,7 @@ def write_onnx(model: SequentialRecommender, path: Path | str) -> None:
     Raises:
         InputError: the weights are larger than an ONNX file may be.
     """
+    check_plain(model, "export as ONNX")
     size = sum(value.numel() * 4 for value in model.state_dict().values())
     if size > LARGEST_FILE - (1 << 20):
         raise InputError(

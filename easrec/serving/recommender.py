@@ -16,6 +16,7 @@ from torch import Tensor
 from easrec.data.items import Items
 from easrec.data.sequences import Int64s
 from easrec.errors import InputError
+from easrec.models.features import check_plain
 from easrec.models.transformer import SequentialRecommender
 from easrec.serving.best_items import Best, best_items
 from easrec.serving.bundle import load_bundle
@@ -64,6 +65,7 @@ class Recommender:
     def __init__(
         self, model: SequentialRecommender, items: Items, *, item_table: Precision = "float32"
     ) -> None:
+        check_plain(model, "serving")
         if items.num_items != model.num_items:
             raise InputError(
                 f"the network ranks {model.num_items} items, but the list of items has {items.num_items}; "

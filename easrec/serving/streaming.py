@@ -22,6 +22,7 @@ from torch import Tensor
 from easrec.data.sequences import Int64s
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture
+from easrec.models.features import check_plain
 from easrec.models.packing import Packing
 from easrec.models.transformer import SequentialRecommender, TransformerLayer, embed
 from easrec.nas.resources import layer_flops
@@ -67,6 +68,7 @@ class StreamingNetwork:
     """
 
     def __init__(self, model: SequentialRecommender) -> None:
+        check_plain(model, "serving")
         architecture = model.architecture
         if architecture.attention != "linear":
             raise InputError(

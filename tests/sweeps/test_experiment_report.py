@@ -226,9 +226,15 @@ def test_failed_and_unfinished_trials_are_counted_and_nowhere_else(experiment: E
     recorder.record_failure(
         FailedTrial(trial_id="f" * 16, tradeoff=1.0, seed=0, params={}, error="NaN", start_ms=1, end_ms=2)
     )
+    why = "after epoch 4 of its retraining"
+    halved = FailedTrial(
+        trial_id="e" * 16, tradeoff=2.0, seed=0, params={}, error=why, start_ms=1, end_ms=2, status="stopped"
+    )
+    run = client.get_run(recorder.record_failure(halved))
+    assert (run.info.status, run.data.tags["easrec.stopped"]) == ("KILLED", why)
     recorded = experiment.read()
     assert recorded.frame["trial_id"].tolist() == [good]
-    assert (recorded.num_failed, recorded.num_unfinished) == (1, 1)
+    assert (recorded.num_failed, recorded.num_unfinished, recorded.num_stopped) == (1, 1, 1)
     assert "retrain/loss" not in recorded.frame
 
 

@@ -126,6 +126,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
         *,
         on_busy: Any,
         on_end: Callable[[str], None],
+        halving: Any,
     ) -> dict[str, str]:
         asked.batches.append([trial.trial_id for trial in trials])
         for trial in trials:

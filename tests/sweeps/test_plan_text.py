@@ -72,6 +72,12 @@ def test_a_plan_for_gpus_has_their_hours() -> None:
     # Two layers of three candidates are six architectures.
     assert "measurements: 6 of about 36 s, one at a time, 0.06 CPU-hours and 0.03 GPU-hours\n" in text
     assert "estimated time: about 30 min 36 s and 2.66 CPU-hours and 1.33 GPU-hours" in text
+    assert "--halve-after" not in text
+    halved = dataclasses.replace(config, halve_after=4)
+    (line,) = set(plan_text(halved, preset_of(halved), data, timed, described="some data").split("\n")) - set(
+        text.split("\n")
+    )
+    assert line.startswith("--halve-after 4: retrainings that are stopped make it less")
 
 
 def test_a_plan_asks_for_no_more_than_there_is() -> None:

@@ -15,6 +15,7 @@ from sweeps.bounds import Budget
 from sweeps.presets import quick
 from sweeps.progress import Snapshot, StageState, Watcher, time_left_s
 from sweeps.reporter import ProgressReporter, duration_text, status_line
+from sweeps.rungs import Reached, Verdict
 from sweeps.store import PROGRESS, Store, Workspace, now_ms
 from sweeps.trial import TrialConfig
 
@@ -192,6 +193,38 @@ def test_the_status_line_tells_trials_stages_rate_and_time() -> None:
     line = status_line(snapshot, epochs_per_s=0.321, left_s=95)
     assert line == (
         "1 of 6 trials trained, 1 failed; running: search (x) 2/5; 0.32 epochs/s; about 1 min 35 s left"
+    )
+
+
+def test_a_stopped_retraining_is_neither_running_nor_waited_for(tmp_path: Path) -> None:
+    store, first, second = Store(tmp_path), a_trial(), a_trial(3.0)
+    for trial in (first, second):
+        finish(store, "warm", trial.warm_key, epochs=[report("warmup", 1, 5, 2.0)])
+        found = {"epochs": [report("search", 1, 5, 4.0)], "architecture": ARCHITECTURE.to_dict()}
+        finish(store, "search", trial.search_key, **found)
+
+    def dies(workspace: Workspace) -> dict[str, object]:
+        workspace.record(report("retrain", 4, 60, 1.0))
+        raise OSError
+
+    with pytest.raises(OSError):
+        store.get_or_compute("retrain", first.retrain_key(ARCHITECTURE), dies)
+    verdicts: dict[str, Verdict] = {}
+    watcher = Watcher([first, second], store, since_ms=0, stopped=verdicts.get)
+    running = watcher.snapshot()
+    assert running.num_stopped == 0
+    assert "running" in {state.status for state in running.stages.values()}
+    key = first.retrain_key(ARCHITECTURE)
+    reached = Reached(subject=key, architecture="x", seed=0, epoch=4, accuracy=0.1, costs={"flops": 2.0})
+    verdicts[key] = Verdict(reached, replace(reached, architecture="y", accuracy=0.2), 1)
+    snapshot = watcher.snapshot()
+    assert (snapshot.num_finished, snapshot.num_stopped, snapshot.num_unknown) == (0, 2, 0)
+    (state,) = (state for state in snapshot.stages.values() if state.stage == "retraining")
+    assert (state.status, state.epoch) == ("stopped", 4)
+    assert state.outcome.startswith("stopped: after epoch 4 of its retraining x had reached 0.1000")
+    assert time_left_s(snapshot, slots=2, patience=5) == 0.0
+    assert status_line(snapshot, epochs_per_s=0.0, left_s=None).startswith(
+        "0 of 2 trials trained, 2 stopped;"
     )
 
 

@@ -105,7 +105,7 @@ def test_a_process_that_dies_between_a_constraint_and_its_trials_end_tells_it_on
     resumed = open_study(tmp_path, batch=1)
     (again,) = resumed.ask(2)
     assert (again.number, again.params) == (trial.number, trial.params)
-    resumed.tell(again, Outcome(None, {"flops": 0.5}, {"refused": "too large"}, refused=True))
+    resumed.tell(again, Outcome(None, {"flops": 0.5}, {"refused": "too large"}, pruned=True))
     (done,) = resumed.own_trials()
     assert (done.state, done.constraints) == (TrialState.PRUNED, {"flops": 0.5})
     assert done.user_attrs["refused"] == "too large"

@@ -70,6 +70,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         *,
         on_busy: Any,
         on_end: Callable[[str], None],
+        halving: Any,
     ) -> dict[str, str]:
         for trial in trials:
             asked.append("train")

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from easrec.models import products
@@ -74,6 +75,39 @@ def test_gradients_are_those_of_torchs_dense_layer(calls, wanted):
         if mine.grad is not None:
             torch.testing.assert_close(mine.grad, other.grad.float(), rtol=1e-5, atol=1e-5)
     assert len(calls) == (2 + sum(wanted[:2]) if calls[0] else 1)
+
+
+class _Operands(TorchDispatchMode):
+    """Notes the matrices that oneDNN's operator is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrices = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.mkldnn._linear_pointwise.default:
+            self.matrices += args[:2]
+        return func(*args, **(kwargs or {}))
+
+
+def test_parts_of_larger_matrices_are_multiplied_by_a_kernel(calls):
+    # oneDNN has none for rows with gaps between them, as those of a candidate's share of common weights.
+    shared = torch.randn(40, 50, dtype=torch.float64, requires_grad=True)
+    states = torch.randn(8, 6, 30, dtype=torch.float64, requires_grad=True)
+    expected = F.linear(states[:, -1], shared[:20, :30])
+    expected.sin().sum().backward()
+    ours = [t.detach().float().requires_grad_() for t in (shared, states)]
+    with _Operands() as seen:
+        found = linear(ours[1][:, -1], ours[0][:20, :30], torch.zeros(20))
+        found.sin().sum().backward()
+        with torch.no_grad():
+            again = linear(ours[1][:, 2:], ours[0][:20, :30], torch.zeros(20))
+    torch.testing.assert_close(found, expected.float())
+    torch.testing.assert_close(again, F.linear(ours[1][:, 2:], ours[0][:20, :30]))
+    for mine, other in zip(ours, (shared, states), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad.float())
+    assert len(seen.matrices) == (8 if calls[0] else 0)
+    assert all(x.is_contiguous() or x.T.is_contiguous() for x in seen.matrices)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "sigmoid"])
