@@ -69,7 +69,7 @@ def quiet(*names: str) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(max(logger.level, logging.WARNING))
     try:
         yield
     finally:

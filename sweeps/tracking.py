@@ -10,6 +10,7 @@ record is kept on disk before it is recorded here.
 
 import hashlib
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,8 @@ class SweepRecorder:
         """
         from mlflow import MlflowClient
 
+        # It prints a traceback of what its database refuses, which callers say in a sentence.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         self.tracking_uri = tracking_uri
         self.sweep_id = sweep_id
         self.client = self._client = MlflowClient(tracking_uri=tracking_uri)

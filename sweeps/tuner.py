@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
@@ -87,11 +87,46 @@ def train_trials(
         more: further arguments of the program, kept in Ray's object store.
 
     Returns:
-        Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times.
+        Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times, or had not ended
+        when Ray's memory monitor had stopped all of them as often.
 
     Raises:
         StorageError, DiskFullError: what was found of a retraining could not be written down.
     """
+    watcher = _OnEnd(on_end, {trial.trial_id: label(trial) for trial in trials})
+    for attempt in range(MAX_RETRIES + 1):
+        missing = [trial for trial in trials if trial.trial_id not in watcher.ended]
+        try:
+            _fit(missing, data, store, cluster, on_busy, program, halving, watcher)
+            break
+        except RuntimeError as error:
+            # Tune takes a process that died for a trial to be started again, but one that Ray's memory
+            # monitor ended for the end of everything.
+            if not isinstance(error.__cause__, RayError):
+                raise
+            reason = _sentence(error.__cause__)
+            if attempt == MAX_RETRIES:
+                for trial in missing:
+                    if trial.trial_id not in watcher.ended:
+                        watcher.give_up(trial.trial_id, reason)
+            else:
+                logger.warning(
+                    "trials broke off (%s); they are started again from their last checkpoints", reason
+                )
+    return watcher.crashed
+
+
+def _fit(
+    trials: Sequence[Any],
+    data: SharedData,
+    store: Store,
+    cluster: Cluster,
+    on_busy: OnBusy,
+    program: Callable[..., None],
+    halving: Halving | None,
+    watcher: "_OnEnd",
+) -> None:
+    """Have Ray Tune run trials once; the watcher learns which ended. See `train_trials`."""
     scheduler = None if halving is None else HalvingScheduler(halving.judge)
     trainable = tune.with_parameters(
         program,
@@ -114,19 +149,14 @@ def train_trials(
             name=f"trials-{time.time_ns()}",
             storage_path=scratch,
             verbose=0,
-            callbacks=[_OnEnd(on_end, {trial.trial_id: label(trial) for trial in trials})],
+            callbacks=[watcher],
             failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
         ),
     )
     try:
-        results = tuner.fit()
+        tuner.fit()
         if scheduler is not None and scheduler.error is not None:
             raise scheduler.error
-        crashed = {}
-        for result in results:
-            if result.error is not None:
-                crashed[str((result.config or {})["trial"])] = _sentence(result.error)
-        return crashed
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -165,6 +195,19 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
     def __init__(self, on_end: Callable[[str], None], labels: Mapping[str, str]) -> None:
         self._on_end = on_end
         self._labels = labels
+        self.ended: set[str] = set()
+        """Ids of trials that will not be started again."""
+        self.crashed: dict[str, str] = {}
+        """Trial id -> what went wrong, for those of them whose process was lost too often."""
+
+    def give_up(self, trial_id: str, reason: str) -> None:
+        """End a trial whose process was lost too often."""
+        self.crashed[trial_id] = reason
+        self._end(trial_id)
+
+    def _end(self, trial_id: str) -> None:
+        self.ended.add(trial_id)
+        self._on_end(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles callbacks to restore them elsewhere, which is never done here."""
@@ -172,7 +215,7 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that returned."""
-        self._on_end(trial.config["trial"])
+        self._end(trial.config["trial"])
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial whose process or node died and that it will start again."""
@@ -181,11 +224,14 @@ class _OnEnd(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray's call for a trial that will not be retried any more."""
-        self._on_end(trial.config["trial"])
+        error = trial.get_pickled_error() or trial.get_error()
+        self.give_up(trial.config["trial"], "its process was lost" if error is None else _sentence(error))
 
 
 def _sentence(error: Exception) -> str:
     """The last line of an error of Ray's: its texts are tracebacks that end with what happened."""
     cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, OutOfMemoryError):  # its own text is a page of advice
+        return "OutOfMemoryError: Ray ended its process, since the memory of its machine was almost used up"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[-1]}"[:1000] if lines else type(cause).__name__

@@ -456,3 +456,14 @@ def test_views_of_the_runs_are_kept_with_the_experiment(store, sweep_id):
         view = json.loads(kept["mlflow.sharedViewState." + link.rpartition("=")[2]])
         assert view["orderByKey"] == "metrics.`valid/unseen/ndcg_at_10`" and not view["orderByAsc"]
         assert f"'{sweep_id}'" in view["searchFilter"]
+
+
+def test_what_the_database_refuses_is_raised_and_not_printed(store, tmp_path, record, caplog):
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(Path(store.removeprefix("sqlite:///")).read_bytes())
+    recorder = SweepRecorder(f"sqlite:///{database}", "sweep", start_ms=1, experiment="another")
+    with sqlite3.connect(database) as connection:
+        connection.execute("drop table params")
+    with pytest.raises(Exception, match="no such table: params"):
+        recorder.record_trial(record)
+    assert caplog.records == []
