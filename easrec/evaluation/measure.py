@@ -31,6 +31,7 @@ from easrec.evaluation.memory import peak_mib, start_peak
 from easrec.evaluation.profile import DATA, MEASUREMENTS, REQUEST, ProfileConfig
 from easrec.files import read_json, write_json
 from easrec.models.architecture import Architecture
+from easrec.models.features import FDSA, FEATURE_NETWORKS, FeatureKind, SASRecF
 from easrec.models.saving import load_network
 from easrec.models.transformer import SequentialRecommender
 from easrec.training import move, training_form
@@ -51,6 +52,8 @@ class Task:
     config: ProfileConfig
     device: str
     train_batch_size: int
+    kind: FeatureKind | None = None
+    """What the network is, if it reads features."""
 
     @classmethod
     def read(cls, folder: Path) -> "Task":
@@ -68,6 +71,7 @@ class Task:
         return cls(
             network_dir=network_dir,
             architecture=model.architecture,
+            kind=model.kind if isinstance(model, SASRecF | FDSA) else None,
             max_length=model.max_length,
             data=data,
             config=ProfileConfig(**request["config"]),
@@ -123,7 +127,13 @@ def _tiny_network(task: Task) -> SequentialRecommender:
     """
     heads = task.architecture.num_heads
     tiny = dataclasses.replace(task.architecture, hidden_size=heads, inner_size=1, num_layers=1)
-    return SequentialRecommender(tiny, num_items=task.config.top_k, max_length=2).to(task.device).eval()
+    model: SequentialRecommender
+    if task.kind is None:
+        model = SequentialRecommender(tiny, num_items=task.config.top_k, max_length=2)
+    else:
+        values = torch.zeros(task.config.top_k + 1, 1, dtype=torch.int64)
+        model = FEATURE_NETWORKS[task.kind](tiny, len(values) - 1, 2, item_values=values, num_values=1)
+    return model.to(task.device).eval()
 
 
 def _answer(model: SequentialRecommender, item_ids: Int64s, lengths: Int64s, task: Task) -> list[list[int]]:

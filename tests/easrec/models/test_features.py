@@ -145,15 +145,17 @@ def test_a_table_that_does_not_fit_is_refused():
         FDSA(architecture, NUM_ITEMS, LENGTH, item_values=VALUES, num_values=4)
 
 
-def test_what_serves_networks_of_items_alone_refuses_the_others(tmp_path, monkeypatch):
+def test_what_serves_networks_of_items_alone_refuses_the_others(tmp_path):
     network = _network("fdsa", "linear")
     items = Items(torch.arange(-1, NUM_ITEMS).numpy(), torch.ones(NUM_ITEMS + 1, dtype=torch.int64).numpy())
-    for work in (
-        lambda: Recommender(network, items),
-        lambda: StreamingNetwork(network),
-        lambda: save_bundle(tmp_path / "bundle", network, items),
-        lambda: write_onnx(network, tmp_path / "network.onnx"),
+    for what, work in (
+        ("serving", lambda: Recommender(network, items)),
+        ("serving", lambda: StreamingNetwork(network)),
+        ("a bundle", lambda: save_bundle(tmp_path / "bundle", network, items)),
+        ("export as ONNX", lambda: write_onnx(network, tmp_path / "network.onnx")),
     ):
-        with pytest.raises(InputError, match="is for networks that read items alone, and this is FDSA"):
+        with pytest.raises(
+            InputError, match=f"^{what} is for networks that read items alone, and this is FDSA"
+        ):
             work()
     assert list(tmp_path.iterdir()) == []
