@@ -273,7 +273,7 @@ class Comparison(Sweep):
     def _say_ended(self, one: Contestant, done: int, known: int, begun_s: float) -> None:
         self.store.refresh()
         outcome = self._outcome(one)
-        found = "not finished"
+        found = "not finished yet"
         if outcome is not None:
             size = outcome.architecture
             found = (
