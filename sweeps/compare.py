@@ -231,6 +231,7 @@ class Comparison(Sweep):
             for trial in one.warm_ups:
                 if trial.warm_key in crashed:
                     self.errors[one.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
+        self._measure_layers([trial for one in self.contestants for trial in one.warm_ups], cluster)
         by_id = {one.trial_id: one for one in self.contestants}
         passes: tuple[OnBusy, ...] = ("defer", "wait")
         for on_busy in passes:
