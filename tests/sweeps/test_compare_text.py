@@ -173,6 +173,23 @@ def test_the_terminal_shows_every_figure() -> None:
         assert part in text
 
 
+def test_what_is_exact_has_no_deviation() -> None:
+    found = contest()
+    trials = found.trials.copy()
+    trials.loc[(trials["method"] == "fdsa") & (trials["seed"] == 1), "params"] = 2000.0
+    sizes = next(
+        grid
+        for grid in grids(Contest(trials, found.timings, found.gains), LABELS, "easrec")
+        if grid.title == "size and training"
+    )
+    shown = {name: cells[sizes.columns.index("parameters")].text for name, cells in sizes.rows}
+    assert shown == {
+        "EASRec": "1,000",
+        "SASRec (w/o LinRec)": "1,000",
+        "FDSA (w/o LinRec)": "1,500 ± 707",
+    }
+
+
 def test_one_seed_has_no_deviation_and_the_table_says_so() -> None:
     single = grids(contest(seeds=1), LABELS, "easrec")[0]
     assert "a deviation needs two or more" in single.notes[0]
