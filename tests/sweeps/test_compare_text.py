@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.compare_charts import comparison_png
-from sweeps.compare_paper import beside_paper
+from sweeps.compare_paper import beside_paper, gates_beside_paper
 from sweeps.compare_tables import Contest, accuracy_metrics, differences, read_contest_gains
 from sweeps.compare_text import Cell, Grid, grids, latex, markdown, terminal_table
 from sweeps.records import MEASURED
@@ -216,6 +216,16 @@ def test_the_papers_figures_stand_beside_ours() -> None:
     assert "ours: a laptop" in accuracy.notes and any("pop100" in note for note in accuracy.notes)
     # Without that protocol and without measurements there is nothing to set beside.
     assert beside_paper(Contest(found.trials, found.timings[:0], {}), LABELS, "ML-1M", differs=[]) == []
+
+
+def test_the_papers_gates_stand_beside_ours() -> None:
+    found = contest()
+    renamed = found.trials.rename(columns=lambda name: str(name).replace("/unseen/", "/pop100/"))
+    table = gates_beside_paper(Contest(renamed, found.timings, {}), {"easrec": 2, "fdsa": 1}, differs=["x"])
+    assert table is not None
+    assert [name for name, _ in table.rows] == ["gates of 2 layers", "gates of 1 layer"]
+    assert table.rows[1][1][table.columns.index("valid ndcg")].text == "0.1050 / 0.4771"
+    assert gates_beside_paper(found, {"easrec": 2}, differs=[]) is None
 
 
 @pytest.mark.parametrize("settings", [{}, {"seeds": 1, "measurements": 1}])
