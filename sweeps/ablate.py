@@ -22,6 +22,7 @@ from sweeps.compare_trial import Contestant, Searched
 from sweeps.plan import trials_of_seeds
 from sweeps.presets import Preset
 from sweeps.store import code_version
+from sweeps.summary import counted
 from sweeps.sweep import run_sweep
 
 _DEFAULT = "default"
@@ -77,7 +78,12 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
     for group in groups:
         if group == "gates":
             found += [
-                Variant(group, layers, f"gates of {layers} layers", _with_space(preset, gate_layers=layers))
+                Variant(
+                    group,
+                    layers,
+                    f"gates of {counted(layers, 'layer')}",
+                    _with_space(preset, gate_layers=layers),
+                )
                 for layers in (2, 1, 0)
             ]
         elif group == "attention":
@@ -96,7 +102,7 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
         elif group == "key-norm":
             found += [
                 Variant(group, value, label, _with_space(preset, key_norm=value))
-                for value, label in (("column", "of a feature"), ("row", "of a position"))
+                for value, label in (("column", "norm of a feature"), ("row", "norm of a position"))
             ]
         elif group == "depth-cost":
             for cost in get_args(DepthCost):

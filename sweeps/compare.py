@@ -231,6 +231,7 @@ class Comparison(Sweep):
             for trial in one.warm_ups:
                 if trial.warm_key in crashed:
                     self.errors[one.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
+        self._measure_layers([trial for one in self.contestants for trial in one.warm_ups], cluster)
         by_id = {one.trial_id: one for one in self.contestants}
         passes: tuple[OnBusy, ...] = ("defer", "wait")
         for on_busy in passes:
@@ -273,7 +274,7 @@ class Comparison(Sweep):
     def _say_ended(self, one: Contestant, done: int, known: int, begun_s: float) -> None:
         self.store.refresh()
         outcome = self._outcome(one)
-        found = "not finished"
+        found = "not finished yet"
         if outcome is not None:
             size = outcome.architecture
             found = (

@@ -7,6 +7,7 @@ import pandas as pd
 
 from sweeps.compare_tables import ACCURACIES, SPLITS, Contest
 from sweeps.compare_text import Cell, Grid
+from sweeps.summary import counted
 
 _FILES = Path(__file__).parent / "paper"
 PROTOCOL = "pop100"
@@ -127,7 +128,7 @@ def gates_beside_paper(
         return None
     rows = [
         (
-            f"gates of {layers} layers",
+            f"gates of {counted(layers, 'layer')}",
             tuple(
                 Cell(f"{summary[ours][method]:.4f} / {paper[_paper_column('valid', name)][layers]:.4f}")
                 for name, ours in columns.items()

@@ -185,7 +185,7 @@ def _grid(
 def _text(values: "pd.Series[float]", column: _Column) -> str:
     text = f"{column.factor * float(values[column.metric]):,.{column.digits}f}"
     deviation = values.get(f"{column.metric}_sd")
-    if deviation is None or math.isnan(deviation):
+    if deviation is None or math.isnan(deviation) or deviation == 0:  # of what is exact
         return text
     return f"{text} ± {column.factor * deviation:,.{column.digits}f}"
 

@@ -131,3 +131,38 @@ def test_features_of_another_name_are_refused(log: Path, tmp_path: Path) -> None
     assert done.returncode == 2
     assert "items have no feature 'colours'; they have genres" in done.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_the_papers_figures_stand_beside_those_of_a_data_set_that_it_has(tmp_path: Path) -> None:
+    data = synthetic_interactions(60, 30, 9, seed=0)
+    raw = tmp_path / "ml-1m"
+    raw.mkdir()
+    rows = [
+        f"{user + 1}::{item}::5::{at}"
+        for at, (user, item) in enumerate(zip(data.users, data.items, strict=True))
+    ]
+    (raw / "ratings.dat").write_text("\n".join(rows) + "\n", encoding="latin-1")
+    movies = [f"{item}::Film {item} (1999)::{'Drama' if item % 2 else 'Comedy|War'}" for item in range(1, 31)]
+    (raw / "movies.dat").write_text("\n".join(movies) + "\n", encoding="latin-1")
+    output = tmp_path / "beside"
+    words = [
+        "--dataset",
+        "ml-1m",
+        "--data",
+        raw,
+        *SPACE,
+        "--seeds",
+        "1",
+        "--timings",
+        "1",
+        "--output",
+        output,
+    ]
+    done = run("compare.py", *words, "--methods", "sasrec", "fdsa", "--beside-paper")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (output / "comparison.md").read_text()
+    assert "### beside the paper's Table III (ML-1M), ours / paper" in text
+    assert "/ 0.4447" in text and "/ 92.8" in text  # FDSA's NDCG@10 and seconds there
+    assert "Ours: 60 users and 30 items" in text
+    assert "a deviation needs two or more" in done.stdout

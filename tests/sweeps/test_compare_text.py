@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.compare_charts import comparison_png
-from sweeps.compare_paper import beside_paper
+from sweeps.compare_paper import beside_paper, gates_beside_paper
 from sweeps.compare_tables import Contest, accuracy_metrics, differences, read_contest_gains
 from sweeps.compare_text import Cell, Grid, grids, latex, markdown, terminal_table
 from sweeps.records import MEASURED
@@ -71,7 +71,7 @@ def test_differences_are_corrected_within_each_table() -> None:
     assert not row["told_apart"]["sasrec"] and row["told_apart"]["fdsa"]
     assert (accuracy["p_holm"] >= accuracy["p"]).all()
     smallest = accuracy["p"].min()
-    assert accuracy["p_holm"].min() == pytest.approx(12 * smallest)
+    assert accuracy["p_holm"].min() == pytest.approx(12 * smallest, rel=1e-6, abs=0)
     # Costs go by the measurements, which rise and fall together.
     costs = found.query("table == 'costs' and metric == 'inference_s'").set_index("method")
     assert costs["told_apart"].all() and costs["difference"]["fdsa"] == pytest.approx(3.0)
@@ -173,6 +173,23 @@ def test_the_terminal_shows_every_figure() -> None:
         assert part in text
 
 
+def test_what_is_exact_has_no_deviation() -> None:
+    found = contest()
+    trials = found.trials.copy()
+    trials.loc[(trials["method"] == "fdsa") & (trials["seed"] == 1), "params"] = 2000.0
+    sizes = next(
+        grid
+        for grid in grids(Contest(trials, found.timings, found.gains), LABELS, "easrec")
+        if grid.title == "size and training"
+    )
+    shown = {name: cells[sizes.columns.index("parameters")].text for name, cells in sizes.rows}
+    assert shown == {
+        "EASRec": "1,000",
+        "SASRec (w/o LinRec)": "1,000",
+        "FDSA (w/o LinRec)": "1,500 ± 707",
+    }
+
+
 def test_one_seed_has_no_deviation_and_the_table_says_so() -> None:
     single = grids(contest(seeds=1), LABELS, "easrec")[0]
     assert "a deviation needs two or more" in single.notes[0]
@@ -199,6 +216,16 @@ def test_the_papers_figures_stand_beside_ours() -> None:
     assert "ours: a laptop" in accuracy.notes and any("pop100" in note for note in accuracy.notes)
     # Without that protocol and without measurements there is nothing to set beside.
     assert beside_paper(Contest(found.trials, found.timings[:0], {}), LABELS, "ML-1M", differs=[]) == []
+
+
+def test_the_papers_gates_stand_beside_ours() -> None:
+    found = contest()
+    renamed = found.trials.rename(columns=lambda name: str(name).replace("/unseen/", "/pop100/"))
+    table = gates_beside_paper(Contest(renamed, found.timings, {}), {"easrec": 2, "fdsa": 1}, differs=["x"])
+    assert table is not None
+    assert [name for name, _ in table.rows] == ["gates of 2 layers", "gates of 1 layer"]
+    assert table.rows[1][1][table.columns.index("valid ndcg")].text == "0.1050 / 0.4771"
+    assert gates_beside_paper(found, {"easrec": 2}, differs=[]) is None
 
 
 @pytest.mark.parametrize("settings", [{}, {"seeds": 1, "measurements": 1}])

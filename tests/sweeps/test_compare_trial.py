@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from easrec.data.synthetic import synthetic_interactions
 from easrec.evaluation.profile import ProfileConfig
 from easrec.models.features import FDSA
 from easrec.models.saving import load_network
-from easrec.nas.training_cost import retraining_flops, search_flops
+from easrec.nas.training_cost import retraining_flops, search_flops, warmup_flops
 from sweeps.compare import Comparison
 from sweeps.compare_config import LABELS, CompareConfig
 from sweeps.compare_methods import contestants_of
@@ -40,7 +41,7 @@ class Finished:
         return found
 
 
-def make_contestants(data: SplitData, features: FeatureTable) -> dict[str, Contestant]:
+def make_contestants(data: SplitData, features: FeatureTable, **options: Any) -> dict[str, Contestant]:
     config = CompareConfig(
         preset="smoke",
         hidden_size=16,
@@ -54,6 +55,7 @@ def make_contestants(data: SplitData, features: FeatureTable) -> dict[str, Conte
         search_epochs=1,
         retrain_epochs=1,
         exhaustive=True,
+        **options,
     )
     config.check()
     preset = Comparison.preset_for(config)
@@ -179,3 +181,26 @@ def test_a_failure_that_would_repeat_itself_is_named_and_can_be_forgotten(
     store.forget_failure(*place)
     run(one, finished.data, finished.features, store)
     assert one.outcome(finished.data, store) is not None
+
+
+def test_where_easrec_takes_searched_weights_random_search_begins_afresh_and_has_the_price_of_the_warm_up(
+    finished: Finished, tmp_path: Path
+) -> None:
+    data, store = finished.data, Store(tmp_path)
+    found = make_contestants(data, finished.features, transfer_from="searched")
+    for method in ("easrec", "random"):
+        run(found[method], data, finished.features, store)
+    one = found["random"]
+    outcome = one.outcome(data, store)
+    assert outcome is not None and outcome.metrics["warmup_s"] == 0
+    assert one.params()["transfer_from"] == "fresh"
+    trial = dataclasses.replace(one.trial, transfer_from="fresh")
+    assert outcome.place == ("retrain", trial.retrain_key(outcome.architecture))
+    derived = trial_architecture(one.trial, store)
+    assert derived is not None
+    budget = search_flops(trial.space, data, trial.search, 1) + retraining_flops(derived, data, 10, 1)
+    budget += warmup_flops(trial.space, data, 10, 1)
+    order = np.random.default_rng(0).permutation(4)
+    space = [trial.space.architecture(k, layers) for k in (0, 1) for layers in (1, 2)]
+    spent = np.cumsum([retraining_flops(space[at], data, 10, 1) for at in order])
+    assert outcome.notes == {"architectures_tried": max(1, int((spent <= budget).sum()))}
