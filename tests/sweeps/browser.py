@@ -1,6 +1,7 @@
 """A real browser without a screen, for tests of pages."""
 
 import importlib.util
+import io
 import re
 import shutil
 import time
@@ -8,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -220,7 +223,9 @@ class Browser:
         return found
 
     def screenshot(self, path: Path | None) -> None:
-        """Keep a picture of what is on the screen, if a path is given."""
+        """Keep a picture of what is on the screen, of 256 colours, if a path is given."""
         if path is not None:
+            with Image.open(io.BytesIO(self.driver.get_screenshot_as_png())) as picture:
+                flat = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.driver.get_screenshot_as_png())
+            flat.save(path, optimize=True)
