@@ -3,6 +3,7 @@
 import html
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
@@ -243,7 +244,7 @@ def pareto_figure(frame: pd.DataFrame, labels: ChartLabels, confidence: Confiden
     texts = _hover_texts(frame, labels, confidence)
     for column, (cost, title) in enumerate(labels.costs.items(), start=1):
         panel = panel_of(frame, cost, labels.accuracy, confidence)
-        for trace in _traces(panel, texts, first=column == 1):
+        for trace in _traces(panel, texts, first=column == 1, is_log=column == 1):
             figure.add_trace(trace, row=1, col=column)
         if column == 1:
             figure.update_yaxes(range=_accuracy_limits(panel))
@@ -266,7 +267,7 @@ def pareto_figure(frame: pd.DataFrame, labels: ChartLabels, confidence: Confiden
     return figure
 
 
-def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scatter]:
+def _traces(panel: Panel, texts: dict[str, str], *, first: bool, is_log: bool) -> list[go.Scatter]:
     """The step line, the single seeds and the means of one panel; the legend lists the first's."""
     front = panel.means[panel.means["front"]]
     traces = [
@@ -296,6 +297,7 @@ def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scat
                 showlegend=first,
             )
         )
+    sides = _label_sides(panel.means["x"], is_log=is_log)
     for flag, color, name in (
         (True, _FRONT, "Pareto front"),
         (False, _BEATEN, "beaten by a network on the front"),
@@ -320,7 +322,8 @@ def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scat
                 showlegend=first,
                 legendgroup="front" if flag else "beaten",
                 text=means["label"],
-                textposition="top center",
+                textposition=[sides[key] for key in means.index],
+                cliponaxis=False,
                 hovertext=[texts[str(key)] for key in means.index],
                 hoverinfo="text",
                 error_y=bars if means["low"].notna().any() else None,
@@ -332,6 +335,19 @@ def _traces(panel: Panel, texts: dict[str, str], *, first: bool) -> list[go.Scat
             )
         )
     return traces
+
+
+def _label_sides(costs: pd.Series, *, is_log: bool) -> pd.Series:
+    """Where plotly writes the label of each point: inwards near the edges, or it would be cut off there.
+
+    >>> _label_sides(pd.Series([1.0, 10.0, 100.0]), is_log=True).tolist()
+    ['top right', 'top center', 'top left']
+    """
+    places = np.log10(costs) if is_log else costs
+    span = places.max() - places.min()
+    # A point alone stands in the middle.
+    shares = (places - places.min()) / span if span > 0 else 0.0 * places + 0.5
+    return shares.map(lambda share: f"top {'right' if share < 0.3 else 'left' if share > 0.7 else 'center'}")
 
 
 def _hover_texts(frame: pd.DataFrame, labels: ChartLabels, confidence: Confidence) -> dict[str, str]:

@@ -71,12 +71,14 @@ def sweep_description(
         f"{int(fronts['pareto'].sum())} of them are on the front of validation accuracy against FLOPs.",
         "",
         *([_links(links), ""] if links else []),
-        *([note, ""] if (note := _notes(frame, confidence, standings)) else []),
         *(line for remark in remarks for line in (f"{remark}.", "")),
         _row(titles),
         _row(["---"] * len(titles)),
     ]
-    return _fitting(head, rows, last=[name for name in rows if not fronts.loc[name].any()])
+    # Below the table: MLflow folds a description after some lines.
+    notes = _notes(frame, confidence, standings)
+    droppable = [name for name in rows if not fronts.loc[name].any()]
+    return _fitting(head, rows, ["", notes] if notes else [], last=droppable)
 
 
 def _links(links: Mapping[str, str]) -> str:
@@ -109,13 +111,13 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _fitting(head: list[str], rows: dict[str, str], *, last: list[str]) -> str:
+def _fitting(head: list[str], rows: dict[str, str], foot: list[str], *, last: list[str]) -> str:
     """The lines joined, with as many rows as fit; those named in `last` go first."""
     left_out = 0
     droppable = [*(name for name in rows if name not in last), *last]
     while True:
         note = ["", f"{left_out} more architectures are in results.parquet."] if left_out else []
-        text = "\n".join([*head, *rows.values(), *note])
+        text = "\n".join([*head, *rows.values(), *note, *foot])
         if len(text) <= MAX_LENGTH or not rows:
             return text
         del rows[droppable.pop()]

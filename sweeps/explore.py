@@ -363,7 +363,8 @@ class Exploration(Sweep):
             f"{int(frame['within_budget'].sum())} of {len(frame)} networks within the budget"
         )
         where = self.path / JOURNAL if self.options.study is None else self.options.study
-        self.say(f"the study in a browser, after `pip install optuna-dashboard`:\n  optuna-dashboard {where}")
+        self.say("the study in a browser, after `pip install optuna-dashboard`:")
+        self.say(f"  optuna-dashboard --host 127.0.0.1 {where}")
 
 
 def _of(preset: Preset) -> dict[str, Any]:

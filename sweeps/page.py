@@ -34,6 +34,8 @@ p { max-width: 78ch; margin: 8px 0; }
 .lead li { margin: 6px 0; max-width: 90ch; }
 .answer { border: 1px solid var(--line); border-radius: 6px; padding: 12px 20px; margin: 20px 0; }
 .scroll { overflow-x: auto; }
+.wide { overflow-x: auto; }
+.wide > div { min-width: 760px; }
 table { border-collapse: collapse; font-size: 14px; margin: 12px 0; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 12px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
 th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
@@ -125,6 +127,11 @@ def _chart(figure: go.Figure, name: str) -> str:
     return text
 
 
+def _wide(chart: str) -> str:
+    """A chart whose panels stand side by side: on a narrow screen it is scrolled, not squeezed."""
+    return f'<div class="wide">{chart}</div>'
+
+
 def _paragraph(text: str, *, quiet: bool = False) -> str:
     return f"<p{' class=' + repr('quiet') if quiet else ''}>{html.escape(text)}</p>"
 
@@ -143,7 +150,7 @@ def _fronts(findings: Findings) -> str:
         words.append(f"{bars[0].upper()}{bars[1:]}.")
     if not findings.fronts["accuracy and latency"]:
         words.append("No latency was measured, or none on one machine.")
-    return _paragraph(" ".join(words)) + _chart(figure, "fronts") + _neighbours(findings)
+    return _paragraph(" ".join(words)) + _wide(_chart(figure, "fronts")) + _neighbours(findings)
 
 
 def _neighbours(findings: Findings) -> str:
@@ -186,7 +193,7 @@ def _three(findings: Findings) -> str:
         + _paragraph(
             "Means alone decide here; the section above says which differences the data show.", quiet=True
         )
-        + _chart(page_figures.three_objectives(findings), "three")
+        + _wide(_chart(page_figures.three_objectives(findings), "three"))
     )
 
 

@@ -68,7 +68,7 @@ def summary(findings: Findings) -> list[str]:
         f"{counted(frame['seed'].nunique(), 'seed')}"
         + (f"; {counted(recorded.num_failed, 'trial')} failed" if recorded.num_failed else "")
         + (f"; {recorded.num_stopped} were stopped early" if recorded.num_stopped else "")
-        + (f"; {recorded.num_unfinished} did not finish" if recorded.num_unfinished else "")
+        + (f"; {recorded.num_unfinished} failed or were refused" if recorded.num_unfinished else "")
         + ".",
         _front_sentence(findings),
         f"The knee, where more FLOPs stop paying, is {findings.names[findings.knee]}: "
@@ -112,8 +112,10 @@ def answer_lines(findings: Findings, answer: Answer, where: str) -> list[str]:
     if answer.best is None:
         return [answer.refusal]
     best = answer.best
+    # Networks that a short name does not tell apart are called by their ids already.
+    name = best if findings.names[best] == best else f"{findings.names[best]} ({best})"
     lines = [
-        f"For {answer.budget} the best network known is {findings.names[best]} ({best}): "
+        f"For {answer.budget} the best network known is {name}: "
         f"{chart_labels(findings).accuracy_title} "
         f"{interval_text(findings.confidence.spread(best))}; {cost_text(findings, best)}.",
         f"Its run: {where}",

@@ -97,7 +97,7 @@ def train_trials(
     for attempt in range(MAX_RETRIES + 1):
         missing = [trial for trial in trials if trial.trial_id not in watcher.ended]
         try:
-            _fit(missing, data, store, cluster, on_busy, program, halving, watcher)
+            _fit(missing, data, store, cluster, on_busy, program, halving, watcher, more)
             break
         except RuntimeError as error:
             # Tune takes a process that died for a trial to be started again, but one that Ray's memory
@@ -125,6 +125,7 @@ def _fit(
     program: Callable[..., None],
     halving: Halving | None,
     watcher: "_OnEnd",
+    more: Mapping[str, Any],
 ) -> None:
     """Have Ray Tune run trials once; the watcher learns which ended. See `train_trials`."""
     scheduler = None if halving is None else HalvingScheduler(halving.judge)

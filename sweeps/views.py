@@ -1,11 +1,12 @@
 """Views of MLflow's runs table that a link opens: which runs, in what order, with which columns.
 
 MLflow's UI keeps a view that somebody shares as a tag of the experiment, and opens it by its key. A sweep
-leaves two of its own there, so that nobody has to look for its columns among a hundred.
+leaves three of its own there, so that nobody has to look for its columns among a hundred, or for its charts
+among fifty.
 """
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,15 +29,20 @@ def share_views(
         What a view shows -> its address within the UI.
     """
     own = f"tags.`easrec.sweep_id` = '{sweep_id}'"
-    filters = {
-        "the front, best first": ("front", f"{own} and tags.pareto = 'true'"),
-        "all trials, best first": ("trials", f"{own} and tags.`easrec.kind` = 'trial'"),
+    trials = f"{own} and tags.`easrec.kind` = 'trial'"
+    views = {
+        "the front, best first": ("front", f"{own} and tags.pareto = 'true'", ""),
+        "all trials, best first": ("trials", trials, ""),
+        "their charts": ("charts", trials, "&compareRunsMode=CHART"),
     }
     links = {}
-    for name, (ending, search) in filters.items():
+    for name, (ending, search, mode) in views.items():
         key = f"easrec-{sweep_id}-{ending}"
         client.set_experiment_tag(experiment_id, _TAG + key, _state(search, accuracy))
-        links[name] = f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}"
+        # MLflow opens in its menu for language models unless it is told.
+        links[name] = (
+            f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}&workflowType=machine_learning{mode}"
+        )
     return links
 
 
@@ -59,5 +65,43 @@ def _state(search: str, accuracy: str) -> str:
                 "tags.`architecture_id`",
             ],
             "runsHiddenMode": "SHOW_ALL",
+            # Without it sections are sorted by name, and MLflow adds one for each group of metrics.
+            "isAccordionReordered": True,
+            "compareRunSections": [
+                {
+                    "uuid": "easrec",
+                    "name": "Accuracy and its price",
+                    "display": True,
+                    "isReordered": False,
+                    "deleted": False,
+                    "isGenerated": False,
+                }
+            ],
+            "compareRunCharts": _charts(accuracy),
         }
     )
+
+
+def _charts(accuracy: str) -> list[dict[str, Any]]:
+    """The accuracy against both costs, and what leads where, as MLflow keeps its charts."""
+    common = {"metricSectionId": "easrec", "deleted": False, "isGenerated": False, "runsCountToCompare": 100}
+    scatters = [
+        {
+            **common,
+            "uuid": f"easrec-{cost}",
+            "type": "SCATTER",
+            "xaxis": {"key": cost, "type": "METRIC"},
+            "yaxis": {"key": accuracy, "type": "METRIC"},
+        }
+        for cost in ("flops_log10", "latency_ms_p50")
+    ]
+    parallel = {
+        **common,
+        "uuid": "easrec-parallel",
+        "type": "PARALLEL",
+        # More axes, or longer names, write over each other.
+        "selectedParams": ["tradeoff"],
+        "selectedMetrics": ["flops_log10", "latency_ms_p50", accuracy],
+        "showAllRuns": True,
+    }
+    return [*scatters, parallel]

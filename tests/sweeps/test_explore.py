@@ -173,7 +173,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     monkeypatch.setattr(report_module, "pareto_png", lambda *args: None)
     monkeypatch.setattr(report_module, "log_front_models", lambda *args: None)
     monkeypatch.setattr(sweep_module, "create_store", lambda path: "sqlite:////nowhere")
-    monkeypatch.setattr(sweep_module, "SweepRecorder", Recorder)
+    monkeypatch.setattr(sweep_module.Sweep, "RECORDER", Recorder)
     return asked
 
 

@@ -372,7 +372,7 @@ def test_an_interrupted_retraining_goes_on_where_it_was(
     options = {"architecture": architecture.architecture_id, "seed": 0, "no_register": True}
     copies = [Path(shutil.copytree(sweep.directory, tmp_path / name)) for name in ("whole", "stopped")]
     export(output=copies[0], **options)
-    recording: Callable[[Entry], Callable[[EpochReport], None]] = trial_module._recording
+    recording: Callable[[Entry], Callable[[EpochReport], None]] = trial_module.recording
 
     def interrupting(entry: Entry) -> Callable[[EpochReport], None]:
         record = recording(entry)
@@ -384,7 +384,7 @@ def test_an_interrupted_retraining_goes_on_where_it_was(
         return interrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(trial_module, "_recording", interrupting)
+        patched.setattr(trial_module, "recording", interrupting)
         export(output=copies[1], **options)
     assert not (copies[1] / "export").exists()
     epochs: list[int] = []
@@ -398,7 +398,7 @@ def test_an_interrupted_retraining_goes_on_where_it_was(
 
         return count
 
-    monkeypatch.setattr(trial_module, "_recording", counting)
+    monkeypatch.setattr(trial_module, "recording", counting)
     export(output=copies[1], **options)
     assert epochs == [2]
     name = f"{architecture.architecture_id}-seed0"

@@ -12,6 +12,7 @@ from easrec.errors import InputError
 from sweeps.samplers import SamplerName, make_sampler
 from sweeps.spaces import Choices, Interval, Parameter
 from sweeps.study import JOURNAL, Outcome, SweepStudy, check_comparable, load_study, open_storage
+from tests.cluster.postgres_server import binaries, postgres_server
 
 PARAMETERS: dict[str, Parameter] = {
     "tradeoff": Interval(0.01, 10.0, log=True),
@@ -28,10 +29,11 @@ def open_study(
     batch: int = 3,
     name: str = "easrec-1",
     parameters: Mapping[str, Parameter] = PARAMETERS,
+    address: str | None = None,
 ) -> SweepStudy:
     """As a process that begins or resumes opens it."""
     return SweepStudy(
-        open_storage(None, directory),
+        open_storage(address, directory),
         name,
         objectives=("accuracy", "flops"),
         parameters=parameters,
@@ -242,3 +244,32 @@ def test_a_database_that_cannot_be_used_is_refused_without_its_password(tmp_path
     with pytest.raises(InputError) as refused:
         open_storage("postgresql+psycopg://ann:secret@127.0.0.1:1/x?connect_timeout=1", tmp_path)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed (Debian's package: postgresql)")
+def test_a_study_in_postgresql_goes_on_where_a_process_left_it(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    journal = open_study(tmp_path / "journal")
+    finish(journal, 6)
+    with postgres_server() as address:
+        study = open_study(tmp_path, address=address)
+        first, *asked = study.ask(6)
+        study.tell(first, outcome(first))
+        # The process ends here; another one opens the database, and gets what was asked and not told.
+        resumed = open_study(tmp_path, address=address)
+        again = resumed.ask(6)
+        assert [trial.number for trial in again] == [trial.number for trial in asked]
+        assert [trial.params for trial in again] == [trial.params for trial in asked]
+        for trial in again:
+            resumed.tell(trial, outcome(trial))
+        finish(resumed, 6)
+        assert told(resumed) == told(journal)
+        # A second exploration there begins with nothing, until it is told to begin with the first.
+        other = open_study(tmp_path, address=address, name="easrec-2")
+        assert other.trials(TrialState.COMPLETE) == []
+        earlier = load_study("easrec-1", open_storage(address, tmp_path))
+        assert other.start_from(earlier, lambda attributes: {}) == (6, 0)
+        assert len(other.trials(TrialState.COMPLETE)) == 6 and other.own_trials() == []
+        assert told(resumed) == told(journal), "the earlier study stays as it is"
+        for opened in (study.study, resumed.study, other.study, earlier):
+            opened._storage._backend.engine.dispose()  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -453,7 +454,8 @@ def test_views_of_the_runs_are_kept_with_the_experiment(store, sweep_id):
     with database(store) as connection:
         kept = dict(connection.execute("select key, value from experiment_tags"))
     for link in links.values():
-        view = json.loads(kept["mlflow.sharedViewState." + link.rpartition("=")[2]])
+        (key,) = parse_qs(link.partition("?")[2])["viewStateShareKey"]
+        view = json.loads(kept[f"mlflow.sharedViewState.{key}"])
         assert view["orderByKey"] == "metrics.`valid/unseen/ndcg_at_10`" and not view["orderByAsc"]
         assert f"'{sweep_id}'" in view["searchFilter"]
 
