@@ -97,7 +97,7 @@ def train_trials(
     for attempt in range(MAX_RETRIES + 1):
         missing = [trial for trial in trials if trial.trial_id not in watcher.ended]
         try:
-            _fit(missing, data, store, cluster, on_busy, program, halving, watcher, more)
+            _fit(missing, data, store, cluster, on_busy, program, halving, more, watcher)
             break
         except RuntimeError as error:
             # Tune takes a process that died for a trial to be started again, but one that Ray's memory
@@ -124,8 +124,8 @@ def _fit(
     on_busy: OnBusy,
     program: Callable[..., None],
     halving: Halving | None,
-    watcher: "_OnEnd",
     more: Mapping[str, Any],
+    watcher: "_OnEnd",
 ) -> None:
     """Have Ray Tune run trials once; the watcher learns which ended. See `train_trials`."""
     scheduler = None if halving is None else HalvingScheduler(halving.judge)
