@@ -6,17 +6,13 @@ fresh weights after the search where their papers have it so.
 """
 
 import dataclasses
-from typing import cast
+from typing import get_args
 
 from easrec.baselines import Baseline, attention_dropout_of, baseline_architecture
 from easrec.data.feature_table import FeatureTable
 from easrec.data.sequences import SplitData
 from easrec.models.architecture import Architecture, Attention, CandidateSpace
-from easrec.nas.alternating import Method
-from easrec.nas.darts import Darts
-from easrec.nas.methods import SearchMethod, first_weights, method_settings, method_space
-from easrec.nas.proxylessnas import ProxylessNas
-from easrec.nas.recnas import RecNas
+from easrec.nas.methods import OtherSearch, method_of, method_settings, method_space
 from easrec.nas.search import SearchConfig
 from easrec.nas.training_cost import EpochSize
 from easrec.retrain import RetrainConfig
@@ -29,24 +25,6 @@ from sweeps.trial import TrialConfig
 
 _BASELINES: dict[str, Baseline] = {"sasrec": "sasrec", "fdsa": "fdsa", "sasrecf": "sasrecf"}
 _LINREC = "-linrec"
-
-_SEARCHES: dict[str, tuple[Method, tuple[str, ...]]] = {
-    "darts": (Darts(), ()),
-    "proxylessnas": (ProxylessNas(), ("resource",)),
-    "recnas": (RecNas(), ("resource", "temperature", "negligible_weight")),
-}
-"""Other searches, and which of `_OF_EASREC` they have a use for."""
-
-_OF_EASREC = (
-    "freeze_weights",
-    "temperature",
-    "resource",
-    "depth_cost",
-    "depth_refresh",
-    "cost_probabilities",
-    "accuracy_weight",
-    "negligible_weight",
-)
 
 
 def contestants_of(
@@ -78,8 +56,8 @@ def contestants_of(
         for trial in trials:
             if name == "easrec":
                 found.append(Searched(method=name, trial=trial))
-            elif name in _SEARCHES:
-                found.append(Searched(method=name, trial=searching(cast(SearchMethod, name), trial, data)))
+            elif name in get_args(OtherSearch):
+                found.append(Searched(method=name, trial=searching(name, trial, data)))
             elif name in ("random", "exhaustive"):
                 found.append(Tried(method=name, trial=trial, which="random" if name == "random" else "all"))
             else:
@@ -87,15 +65,10 @@ def contestants_of(
     return found
 
 
-def searching(name: SearchMethod, trial: TrialConfig, data: SplitData) -> TrialConfig:
+def searching(name: str, trial: TrialConfig, data: SplitData) -> TrialConfig:
     """The trial of another search: over EASRec's sizes with softmax attention and without gates."""
-    method, used = _SEARCHES[name]
-    space = method_space(name, trial.space)
-    defaults = SearchConfig()
-    unused = {field: getattr(defaults, field) for field in _OF_EASREC if field not in used}
-    if "resource" not in used:
-        unused["latencies_ms"] = ()
-    search = method_settings(name, dataclasses.replace(trial.search, **unused))
+    method, space = method_of(name), method_space(trial.space)
+    search = method_settings(method, trial.search)
     # The epochs of EASRec's warm-up, where a method has none: to search for, and before it may end.
     more = trial.search.warmup_epochs - search.warmup_epochs
     search = dataclasses.replace(
@@ -112,7 +85,7 @@ def searching(name: SearchMethod, trial: TrialConfig, data: SplitData) -> TrialC
         retrain=dataclasses.replace(
             trial.retrain, batch_size=equal_batch(trial.retrain, trial.space, space, data)
         ),
-        transfer_from=first_weights(name),
+        transfer_from="fresh",
         method=method,
     )
 

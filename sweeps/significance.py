@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr
 
-from easrec.evaluation.comparison import holm
 from sweeps.confidence import student_half_width, users_interval
 from sweeps.user_ranks import Gains
 
@@ -73,6 +72,25 @@ def _two_sided(value: float, error: float, freedom: int) -> float:
     if error == 0:
         return 1.0 if value == 0 else 0.0
     return float(2 * stdtr(freedom, -abs(value) / error))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: to reject those below a level errs once or more with at most that level.
+
+    >>> [round(value, 4) for value in holm([0.01, 0.04, 0.03, 0.005])]
+    [0.03, 0.06, 0.06, 0.02]
+
+    Raises:
+        ValueError: a p-value is not in [0, 1].
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p-values must lie in [0, 1], got {list(p_values)}")
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1)
+    return [float(value) for value in adjusted]
 
 
 def corrected(p_values: Sequence[float]) -> list[float]:

@@ -7,10 +7,10 @@ Legend: K candidates, L exits.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -118,12 +118,17 @@ class Choosing(Protocol):
 class Method(Protocol):
     """The settings of a method, a frozen dataclass."""
 
+    title: ClassVar[str]
+    """As people call it."""
+    used: ClassVar[tuple[str, ...]]
+    """Which of `OPTIONAL` it has a use for."""
+
     def to_dict(self) -> dict[str, Any]:
         """The method's name and its settings as a dictionary of JSON values."""
         ...
 
-    def check(self, config: SearchConfig) -> None:
-        """Refuse, by `InputError`, settings that the method has no use for."""
+    def settings(self, config: SearchConfig) -> SearchConfig:
+        """The settings of its paper, with what is left of `config`."""
         ...
 
     def start(self, supernet: Supernet, config: SearchConfig, costs: Tensor) -> Choosing:
@@ -137,7 +142,7 @@ class Method(Protocol):
         ...
 
 
-_OF_EASREC = (
+OPTIONAL = (
     "freeze_weights",
     "temperature",
     "resource",
@@ -147,18 +152,29 @@ _OF_EASREC = (
     "accuracy_weight",
     "negligible_weight",
 )
-"""Settings of a search that some methods do not have."""
+"""Settings of EASRec's search that some methods do not have. Those without a `tradeoff` want it to be 0."""
 
 
-def refuse_unused(name: str, config: SearchConfig, used: tuple[str, ...] = ()) -> None:
-    """Refuse settings that are not `used` and yet differ from their defaults, by `InputError`."""
+def without_unused(method: Method, config: SearchConfig) -> SearchConfig:
+    """A configuration with the defaults in place of what a method has no use for."""
     defaults = SearchConfig()
-    for setting in _OF_EASREC:
-        value = getattr(config, setting)
-        if setting not in used and value != getattr(defaults, setting):
-            raise InputError(f"{name} has no {setting}: leave it at its default, got {value!r}")
-    if "tradeoff" not in used and config.tradeoff != 0:
-        raise InputError(f"{name} has no resource term: tradeoff must be 0, got {config.tradeoff}")
+    changed = {name: getattr(defaults, name) for name in OPTIONAL if name not in method.used}
+    if "resource" not in method.used:
+        changed["latencies_ms"] = ()
+    if "tradeoff" not in method.used:
+        changed["tradeoff"] = 0.0
+    return replace(config, **changed)
+
+
+def _refuse_unused(method: Method, config: SearchConfig) -> None:
+    """Refuse, by `InputError`, what a method has no use for and yet is not at its default."""
+    cleared = without_unused(method, config)
+    for name in OPTIONAL:
+        value = getattr(config, name)
+        if value != getattr(cleared, name):
+            raise InputError(f"{method.title} has no {name}: leave it at its default, got {value!r}")
+    if config.tradeoff != cleared.tradeoff:
+        raise InputError(f"{method.title} has no resource term: tradeoff must be 0, got {config.tradeoff}")
 
 
 def alternate(
@@ -177,7 +193,7 @@ def alternate(
     Every `controller_interval` iterations begin with an architecture step on a batch of validation targets;
     each ends with a weight step on a training batch. Architecture steps are taken without dropout.
     """
-    method.check(config)
+    _refuse_unused(method, config)
     check_bound(space, config)
     whole_data, data = data, search_data(data, config)
     if not (data.valid.positions > data.starts[data.valid.rows]).any():

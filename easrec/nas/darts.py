@@ -8,27 +8,24 @@ Legend: K candidates, L exits.
 """
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from easrec.data.batches import Batch
-from easrec.data.sequences import SplitData
 from easrec.errors import InputError
-from easrec.models.architecture import CandidateSpace
-from easrec.nas.alternating import Figures, Progress, alternate, probabilities, refuse_unused
-from easrec.nas.search import SearchResult
+from easrec.nas.alternating import Figures, Progress, probabilities
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
-from easrec.nas.warmup import WarmUp
-from easrec.training import OnEpoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Darts:
     """Settings of DARTS beside those that all searches have."""
+
+    title: ClassVar[str] = "DARTS"
+    used: ClassVar[tuple[str, ...]] = ()
 
     weight_decay: float = 1e-3
     """L2 penalty of alpha and beta, as Adam takes it."""
@@ -41,9 +38,9 @@ class Darts:
         """See `easrec.nas.alternating.Method`."""
         return {"name": "darts", **asdict(self)}
 
-    def check(self, config: SearchConfig) -> None:
-        """See `easrec.nas.alternating.Method`."""
-        refuse_unused("DARTS", config)
+    def settings(self, config: SearchConfig) -> SearchConfig:
+        """The paper's: no warm-up, an architecture step before each weight step, no resource term."""
+        return replace(config, warmup_epochs=0, controller_interval=1, tradeoff=0.0)
 
     def start(self, supernet: Supernet, config: SearchConfig, costs: Tensor) -> "DartsChoosing":
         """See `easrec.nas.alternating.Method`."""
@@ -104,35 +101,3 @@ class DartsChoosing:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Alpha and beta are all."""
-
-
-def darts_settings(config: SearchConfig) -> SearchConfig:
-    """The paper's: no warm-up, an architecture step before each weight step, no resource term."""
-    return replace(config, warmup_epochs=0, controller_interval=1, tradeoff=0.0)
-
-
-def darts_search(
-    data: SplitData,
-    space: CandidateSpace,
-    config: SearchConfig,
-    method: Darts | None = None,
-    *,
-    warm: WarmUp | None = None,
-    device: str = "cpu",
-    checkpoint_dir: Path | str | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> SearchResult:
-    """Search by DARTS; arguments, result and errors as of `easrec.nas.search.search`.
-
-    `config` is usually `darts_settings` of one; `method` adds to it, the paper's settings by default.
-    """
-    return alternate(
-        method or Darts(),
-        data,
-        space,
-        config,
-        warm=warm,
-        device=device,
-        checkpoint_dir=checkpoint_dir,
-        on_epoch=on_epoch,
-    )

@@ -8,23 +8,17 @@ Legend: K candidates, L exits, J the paths of a kind: K or L.
 """
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from easrec.data.batches import Batch
-from easrec.data.sequences import SplitData
-from easrec.models.architecture import CandidateSpace
-from easrec.nas.alternating import Figures, Progress, alternate, probabilities, refuse_unused
+from easrec.nas.alternating import Figures, Progress, probabilities
 from easrec.nas.resources import resource_term
-from easrec.nas.search import SearchResult
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
-from easrec.nas.warmup import WarmUp
-from easrec.training import OnEpoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +70,16 @@ class SampledPaths:
 class ProxylessNas:
     """Settings of ProxylessNAS: it has none but those that all searches have."""
 
+    title: ClassVar[str] = "ProxylessNAS"
+    used: ClassVar[tuple[str, ...]] = ("tradeoff", "resource")
+
     def to_dict(self) -> dict[str, Any]:
         """See `easrec.nas.alternating.Method`."""
         return {"name": "proxylessnas", **asdict(self)}
 
-    def check(self, config: SearchConfig) -> None:
-        """See `easrec.nas.alternating.Method`."""
-        refuse_unused("ProxylessNAS", config, used=("tradeoff", "resource"))
+    def settings(self, config: SearchConfig) -> SearchConfig:
+        """Without the common warm-up, which computes all paths at once."""
+        return replace(config, warmup_epochs=0)
 
     def start(self, supernet: Supernet, config: SearchConfig, costs: Tensor) -> "ProxylessChoosing":
         """See `easrec.nas.alternating.Method`."""
@@ -172,32 +169,3 @@ class ProxylessChoosing:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Alpha and beta are all."""
-
-
-def proxylessnas_settings(config: SearchConfig) -> SearchConfig:
-    """Without the common warm-up, which computes all paths at once."""
-    return replace(config, warmup_epochs=0)
-
-
-def proxylessnas_search(
-    data: SplitData,
-    space: CandidateSpace,
-    config: SearchConfig,
-    method: ProxylessNas | None = None,
-    *,
-    warm: WarmUp | None = None,
-    device: str = "cpu",
-    checkpoint_dir: Path | str | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> SearchResult:
-    """Search by ProxylessNAS; arguments, result and errors as of `easrec.nas.search.search`."""
-    return alternate(
-        method or ProxylessNas(),
-        data,
-        space,
-        config,
-        warm=warm,
-        device=device,
-        checkpoint_dir=checkpoint_dir,
-        on_epoch=on_epoch,
-    )

@@ -11,30 +11,27 @@ Legend: K candidates, L exits.
 """
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from easrec.data.batches import Batch
-from easrec.data.sequences import SplitData
 from easrec.errors import InputError
-from easrec.models.architecture import CandidateSpace
-from easrec.nas.alternating import Figures, Progress, alternate, probabilities, refuse_unused
+from easrec.nas.alternating import Figures, Progress, probabilities
 from easrec.nas.controllers import TemperatureSchedule
 from easrec.nas.resources import network_flops, resource_term
-from easrec.nas.search import SearchResult
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
-from easrec.nas.warmup import WarmUp
-from easrec.training import OnEpoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecNas:
     """Settings of RecNAS beside those that all searches have."""
+
+    title: ClassVar[str] = "RecNAS"
+    used: ClassVar[tuple[str, ...]] = ("tradeoff", "resource", "temperature", "negligible_weight")
 
     threshold: float = 0.3
     """A candidate or exit leaves when its probability is below this share of an equal one, 1 / those left."""
@@ -50,9 +47,9 @@ class RecNas:
         """See `easrec.nas.alternating.Method`."""
         return {"name": "recnas", **asdict(self)}
 
-    def check(self, config: SearchConfig) -> None:
-        """See `easrec.nas.alternating.Method`."""
-        refuse_unused("RecNAS", config, used=("tradeoff", "resource", "temperature", "negligible_weight"))
+    def settings(self, config: SearchConfig) -> SearchConfig:
+        """Without a warm-up; `max_flops` is the method's bound."""
+        return replace(config, warmup_epochs=0)
 
     def start(self, supernet: Supernet, config: SearchConfig, costs: Tensor) -> "RecNasChoosing":
         """See `easrec.nas.alternating.Method`."""
@@ -190,32 +187,3 @@ def _annealed(logits: Tensor, left: list[int], temperature: float) -> Tensor:
     gone = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     gone[left] = False
     return F.softmax(logits.masked_fill(gone, -torch.inf) / temperature, dim=0)
-
-
-def recnas_settings(config: SearchConfig) -> SearchConfig:
-    """Without a warm-up; `max_flops` is the method's bound."""
-    return replace(config, warmup_epochs=0)
-
-
-def recnas_search(
-    data: SplitData,
-    space: CandidateSpace,
-    config: SearchConfig,
-    method: RecNas | None = None,
-    *,
-    warm: WarmUp | None = None,
-    device: str = "cpu",
-    checkpoint_dir: Path | str | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> SearchResult:
-    """Search by RecNAS; arguments, result and errors as of `easrec.nas.search.search`."""
-    return alternate(
-        method or RecNas(),
-        data,
-        space,
-        config,
-        warm=warm,
-        device=device,
-        checkpoint_dir=checkpoint_dir,
-        on_epoch=on_epoch,
-    )

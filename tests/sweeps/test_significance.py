@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_rel
 
-from sweeps.significance import corrected, over_repeats, over_users
+from sweeps.significance import corrected, holm, over_repeats, over_users
 from sweeps.user_ranks import Gains
 
 
@@ -17,6 +17,14 @@ def gains(earned: list[float], questions: list[int] | None = None) -> Gains:
     number = len(earned)
     asked = np.ones(number) if questions is None else np.array(questions, dtype=np.float64)
     return Gains(np.arange(number), asked, np.array(earned, dtype=np.float64))
+
+
+def test_holm_gives_the_published_numbers() -> None:
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+    with pytest.raises(ValueError, match=r"p-values must lie in \[0, 1\]"):
+        holm([0.5, math.nan])
 
 
 def test_what_was_not_compared_counts_for_nothing() -> None:

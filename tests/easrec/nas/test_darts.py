@@ -6,8 +6,9 @@ import torch
 from easrec.data.batches import validation_batches
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, CandidateSpace
+from easrec.nas.alternating import alternate
 from easrec.nas.candidates import IndependentLayer
-from easrec.nas.darts import Darts, darts_search, darts_settings
+from easrec.nas.darts import Darts
 from easrec.nas.resources import candidate_costs
 from easrec.nas.search import SearchConfig
 from easrec.nas.supernet import Supernet
@@ -16,7 +17,7 @@ from tests.randomise import randomise
 from tests.reference.relaxation import relaxed_loss
 
 SPACE = CandidateSpace(16, 32, 2, 1, (0, 0.875), (0, 0.875), attention="softmax", gate_layers=0)
-CONFIG = darts_settings(
+CONFIG = Darts().settings(
     SearchConfig(
         max_length=LENGTH,
         search_epochs=2,
@@ -70,7 +71,7 @@ def test_every_candidate_and_exit_takes_part_in_every_step(monkeypatch):
         return forward(self, *arguments, **options)
 
     monkeypatch.setattr(IndependentLayer, "forward", counted)
-    darts_search(chains(96), SPACE, dataclasses.replace(CONFIG, search_epochs=1))
+    alternate(Darts(), chains(96), SPACE, dataclasses.replace(CONFIG, search_epochs=1))
     steps = 3
     assert computed == {True: steps * 4, False: steps * 4}
 
@@ -84,12 +85,12 @@ def test_an_architecture_step_comes_before_each_weight_step_on_other_data(monkey
         return loss(self, batch, *arguments)
 
     monkeypatch.setattr(Supernet, "loss", recorded)
-    darts_search(data, SPACE, dataclasses.replace(CONFIG, search_epochs=1))
+    alternate(Darts(), data, SPACE, dataclasses.replace(CONFIG, search_epochs=1))
     assert turns == [(False, True), (True, False)] * 3
 
 
 def test_the_argmax_is_derived_and_no_warm_up_is_needed():
-    result = darts_search(chains(96), SPACE, CONFIG)
+    result = alternate(Darts(), chains(96), SPACE, CONFIG)
     controllers = result.supernet.controllers
     assert result.candidate == int(controllers.alpha.argmax())
     assert result.num_layers == int(controllers.beta.argmax()) + 1
@@ -100,7 +101,7 @@ def test_the_argmax_is_derived_and_no_warm_up_is_needed():
 
 def test_weight_decay_pulls_the_controllers_to_zero():
     data = chains(96)
-    free, held = (darts_search(data, SPACE, CONFIG, Darts(weight_decay=decay)) for decay in (0.0, 100.0))
+    free, held = (alternate(Darts(weight_decay=decay), data, SPACE, CONFIG) for decay in (0.0, 100.0))
     sizes = [result.supernet.controllers.alpha.abs().max().item() for result in (free, held)]
     assert sizes[1] < 0.8 * sizes[0]
 
@@ -108,10 +109,10 @@ def test_weight_decay_pulls_the_controllers_to_zero():
 def test_what_darts_has_no_use_for_is_refused():
     data = chains(32)
     with pytest.raises(InputError, match=r"DARTS has no resource term: tradeoff must be 0, got 0\.1"):
-        darts_search(data, SPACE, SearchConfig(max_length=LENGTH))
+        alternate(Darts(), data, SPACE, SearchConfig(max_length=LENGTH))
     frozen = dataclasses.replace(CONFIG, freeze_weights=True, warmup_epochs=1)
     with pytest.raises(InputError, match="DARTS has no freeze_weights: leave it at its default, got True"):
-        darts_search(data, SPACE, frozen)
+        alternate(Darts(), data, SPACE, frozen)
     with pytest.raises(InputError, match=r"weight_decay must be .* at least 0, got -1"):
         Darts(weight_decay=-1)
 
@@ -119,4 +120,4 @@ def test_what_darts_has_no_use_for_is_refused():
 def test_a_bound_holds_for_what_is_derived():
     smallest = Architecture(2, 4, 1, 1, "softmax", gate_layers=0)
     config = dataclasses.replace(CONFIG, max_flops=2_000, search_epochs=1)
-    assert darts_search(chains(32), SPACE, config).architecture == smallest
+    assert alternate(Darts(), chains(32), SPACE, config).architecture == smallest

@@ -6,10 +6,10 @@ import torch
 from easrec.data.batches import validation_batches
 from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace
-from easrec.nas.alternating import Progress
+from easrec.nas.alternating import Progress, alternate
 from easrec.nas.candidates import IndependentLayer
-from easrec.nas.darts import Darts, darts_settings
-from easrec.nas.proxylessnas import ProxylessNas, SampledPaths, proxylessnas_search, proxylessnas_settings
+from easrec.nas.darts import Darts
+from easrec.nas.proxylessnas import ProxylessNas, SampledPaths
 from easrec.nas.resources import candidate_costs
 from easrec.nas.search import SearchConfig
 from easrec.nas.supernet import Supernet
@@ -19,7 +19,7 @@ from tests.reference.relaxation import relaxed_loss
 
 INTENSITIES = (0, 0.25, 0.5, 0.75, 0.875)
 SPACE = CandidateSpace(16, 32, 3, 1, INTENSITIES, INTENSITIES, attention="softmax", gate_layers=0)
-CONFIG = proxylessnas_settings(
+CONFIG = ProxylessNas().settings(
     SearchConfig(
         max_length=LENGTH,
         search_epochs=2,
@@ -122,7 +122,7 @@ def test_a_weight_step_computes_one_path_and_an_architecture_step_two(monkeypatc
         return result
 
     monkeypatch.setattr(Supernet, "loss", recorded)
-    proxylessnas_search(chains(320), SPACE, config)
+    alternate(ProxylessNas(), chains(320), SPACE, config)
     assert len(steps) == 20
     for training, width, depth, options, computed in steps:
         opened, last = width.index(1), depth.index(1)
@@ -166,7 +166,7 @@ def test_the_memory_of_an_architecture_step_does_not_grow_with_the_candidates_an
         proxyless = ProxylessNas().start(supernet, CONFIG, costs)
         pair = torch.tensor([0, 1])
         proxyless._sampled = SampledPaths(pair, count), SampledPaths(pair.flip(0), 2)
-        darts = Darts().start(supernet, darts_settings(CONFIG), costs)
+        darts = Darts().start(supernet, Darts().settings(CONFIG), costs)
         held["proxyless", count] = _held_bytes(lambda p=proxyless: p.gradients(batch))
         held["darts", count] = _held_bytes(lambda d=darts: d.gradients(batch))
     assert held["proxyless", 8] < 1.1 * held["proxyless", 2]
@@ -213,13 +213,13 @@ def test_the_expected_cost_decides_where_it_outweighs_the_loss():
         CONFIG, tradeoff=1000.0, search_epochs=30, controller_learning_rate=0.3, controller_interval=1
     )
     small = CandidateSpace(16, 32, 2, 1, (0, 0.875), (0, 0.875), attention="softmax", gate_layers=0)
-    result = proxylessnas_search(chains(96), small, config)
+    result = alternate(ProxylessNas(), chains(96), small, config)
     assert (result.candidate, result.num_layers) == (1, 1)
 
 
 def test_a_space_of_one_candidate_and_one_layer_has_nothing_to_choose():
     single = CandidateSpace(16, 32, 1, 1, (0,), (0,), attention="softmax", gate_layers=0)
-    result = proxylessnas_search(chains(32), single, CONFIG)
+    result = alternate(ProxylessNas(), chains(32), single, CONFIG)
     assert (result.candidate, result.num_layers) == (0, 1)
     assert not result.supernet.controllers.alpha.any()
 
@@ -227,4 +227,4 @@ def test_a_space_of_one_candidate_and_one_layer_has_nothing_to_choose():
 def test_what_proxylessnas_has_no_use_for_is_refused():
     config = dataclasses.replace(CONFIG, depth_cost="hard")
     with pytest.raises(InputError, match=r"ProxylessNAS has no depth_cost: .* got 'hard'"):
-        proxylessnas_search(chains(32), SPACE, config)
+        alternate(ProxylessNas(), chains(32), SPACE, config)

@@ -6,10 +6,10 @@ import torch
 from easrec.data.batches import validation_batches
 from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace
-from easrec.nas.alternating import Progress
+from easrec.nas.alternating import Progress, alternate
 from easrec.nas.candidates import IndependentLayer
 from easrec.nas.controllers import TemperatureSchedule
-from easrec.nas.recnas import RecNas, recnas_search, recnas_settings
+from easrec.nas.recnas import RecNas
 from easrec.nas.resources import candidate_costs, network_flops
 from easrec.nas.search import SearchConfig
 from easrec.nas.supernet import Supernet
@@ -19,7 +19,7 @@ from tests.reference.relaxation import relaxed_loss
 
 INTENSITIES = (0, 0.5, 0.75, 0.875)
 SPACE = CandidateSpace(16, 32, 3, 1, INTENSITIES, INTENSITIES, attention="softmax", gate_layers=0)
-CONFIG = recnas_settings(
+CONFIG = RecNas().settings(
     SearchConfig(
         max_length=LENGTH,
         search_epochs=8,
@@ -120,7 +120,7 @@ def test_during_a_search_candidates_leave_and_are_not_computed_any_more(monkeypa
         computed.clear()
 
     monkeypatch.setattr(IndependentLayer, "forward", recorded)
-    result = recnas_search(chains(96), SPACE, CONFIG, on_epoch=end_of_epoch)
+    result = alternate(RecNas(), chains(96), SPACE, CONFIG, on_epoch=end_of_epoch)
     lefts = [left for left, *_ in epochs]
     assert len(lefts) == 8 and len(lefts[-1]) < 4
     before = set(range(4))
@@ -156,7 +156,7 @@ def test_what_the_bound_excludes_has_left_from_the_begin_and_the_rest_can_always
 
 def test_a_resumed_search_knows_who_has_left(tmp_path):
     data = chains(96)
-    whole = recnas_search(data, SPACE, CONFIG)
+    whole = alternate(RecNas(), data, SPACE, CONFIG)
 
     class InterruptedError(Exception):
         pass
@@ -166,8 +166,8 @@ def test_a_resumed_search_knows_who_has_left(tmp_path):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        recnas_search(data, SPACE, CONFIG, checkpoint_dir=tmp_path, on_epoch=interrupt)
-    resumed = recnas_search(data, SPACE, CONFIG, checkpoint_dir=tmp_path)
+        alternate(RecNas(), data, SPACE, CONFIG, checkpoint_dir=tmp_path, on_epoch=interrupt)
+    resumed = alternate(RecNas(), data, SPACE, CONFIG, checkpoint_dir=tmp_path)
     assert [e.metrics for e in resumed.epochs] == [e.metrics for e in whole.epochs]
 
 
@@ -182,4 +182,4 @@ def test_settings_that_cannot_be_meant_are_refused():
     with pytest.raises(InputError, match=r"threshold must lie in \[0, 1\), got 1"):
         RecNas(threshold=1)
     with pytest.raises(InputError, match=r"RecNAS has no cost_probabilities: .* got 'sampled'"):
-        recnas_search(chains(32), SPACE, dataclasses.replace(CONFIG, cost_probabilities="sampled"))
+        alternate(RecNas(), chains(32), SPACE, dataclasses.replace(CONFIG, cost_probabilities="sampled"))
