@@ -1,8 +1,6 @@
 """A comparison from its settings to its tables: each method with each seed is a trial."""
 
 import dataclasses
-import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,15 +37,16 @@ from sweeps.plan import preset_of
 from sweeps.presets import Preset
 from sweeps.recording import TrialRecording
 from sweeps.records import MEASURED
+from sweeps.remaining import train_remaining
 from sweeps.reporter import duration_text
 from sweeps.results import FailedTrial, TrialRecord
-from sweeps.store import OnBusy, code_version, now_ms
+from sweeps.store import code_version, now_ms
 from sweeps.summary import counted
 from sweeps.sweep import Sweep, run_sweep
 from sweeps.tracking import SweepRecorder
 from sweeps.trainable import SharedData, measure_entry
 from sweeps.trial import ARCHITECTURE, NETWORK
-from sweeps.tuner import on_place, train_trials, warm_supernets
+from sweeps.tuner import on_place, warm_supernets
 from sweeps.user_ranks import RANKS
 
 TRIALS = "comparison.parquet"
@@ -232,60 +231,33 @@ class Comparison(Sweep):
                 if trial.warm_key in crashed:
                     self.errors[one.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
         self._measure_layers([trial for one in self.contestants for trial in one.warm_ups], cluster)
-        by_id = {one.trial_id: one for one in self.contestants}
-        passes: tuple[OnBusy, ...] = ("defer", "wait")
-        for on_busy in passes:
-            self.store.refresh()
-            missing = [
-                one
-                for one in self.contestants
-                if one.trial_id not in self.errors
-                and self._failure(one) is None
-                and self._outcome(one) is None
-            ]
-            known = len(self.contestants) - len(missing)
-            if on_busy == "defer":
-                for one in self.contestants:
-                    if self._outcome(one) is not None:
-                        recording.ended(one)
-                if known:
-                    self.say(f"{known} of {len(self.contestants)} are known already; they are not repeated")
-            if missing:
-                begun_s, ended = time.monotonic(), itertools.count(1)
+        for one in self.contestants:
+            if self._outcome(one) is not None:  # perhaps by a process that died with its record
+                recording.ended(one)
+        self.errors |= train_remaining(
+            [one for one in self.contestants if one.trial_id not in self.errors],
+            shared,
+            self.store,
+            cluster,
+            program=run_contestant,
+            label=self.label,
+            outcome=self._reached,
+            failed=lambda one: self._failure(one) is not None,
+            say=self.say,
+            begun_s=self.start_s,
+            on_end=recording.ended,
+            features=self.features,
+        )
 
-                def end(
-                    trial_id: str, begun_s: float = begun_s, ended: Any = ended, known: int = known
-                ) -> None:
-                    recording.ended(by_id[trial_id])
-                    self._say_ended(by_id[trial_id], known + next(ended), known, begun_s)
-
-                self.errors |= train_trials(
-                    missing,
-                    shared,
-                    self.store,
-                    cluster,
-                    on_busy=on_busy,
-                    on_end=end,
-                    program=run_contestant,
-                    label=self.label,
-                    features=self.features,
-                )
-
-    def _say_ended(self, one: Contestant, done: int, known: int, begun_s: float) -> None:
-        self.store.refresh()
+    def _reached(self, one: Contestant) -> str | None:
+        """What people are told of a contestant that has finished."""
         outcome = self._outcome(one)
-        found = "not finished yet"
-        if outcome is not None:
-            size = outcome.architecture
-            found = (
-                f"{size.num_layers} x {size.hidden_size}/{size.inner_size}, {self.accuracy} "
-                f"{outcome.metrics[self.accuracy]:.4f}"
-            )
-        per_s = (done - known) / (time.monotonic() - begun_s)
-        minutes, seconds = divmod(round(self.elapsed_s()), 60)
-        self.say(
-            f"{minutes:02d}:{seconds:02d}  {self.label(one)}: {found}; {done} of {len(self.contestants)}; "
-            f"about {duration_text((len(self.contestants) - done) / per_s)} left"
+        if outcome is None:
+            return None
+        size = outcome.architecture
+        return (
+            f"{size.num_layers} x {size.hidden_size}/{size.inner_size}, {self.accuracy} "
+            f"{outcome.metrics[self.accuracy]:.4f}"
         )
 
     def _failure(self, one: Contestant) -> str | None:

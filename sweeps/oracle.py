@@ -29,12 +29,13 @@ from sweeps.oracle_trial import Member, train_member
 from sweeps.output import STORE, SWEEP, identify, locked_output
 from sweeps.plan import preset_of, trials_of_seeds
 from sweeps.presets import Preset
+from sweeps.remaining import train_remaining
 from sweeps.reporter import duration_text
 from sweeps.shared_storage import shared_store
-from sweeps.store import OnBusy, Store, code_version, content_key
+from sweeps.store import Store, code_version, content_key
 from sweeps.summary import counted
 from sweeps.trainable import SharedData
-from sweeps.tuner import train_trials, warm_supernets
+from sweeps.tuner import warm_supernets
 
 ORACLE = "oracle.parquet"
 REPORT = "oracle.json"
@@ -150,49 +151,22 @@ class _Oracle:
         for member in self.members:
             if member.trial.warm_key in crashed:
                 self.errors[member.trial_id] = f"warm-up: {crashed[member.trial.warm_key]}"
-        members = {member.trial_id: member for member in self.members}
-        passes: tuple[OnBusy, ...] = ("defer", "wait")
-        for on_busy in passes:
-            self.store.refresh()
-            missing = [
-                member
-                for member in self.members
-                if member.trial_id not in self.errors
-                and self._failure(member) is None
-                and self._row(member) is None
-            ]
-            known = len(self.members) - len(missing)
-            if on_busy == "defer" and known:
-                self.say(f"{known} of {len(self.members)} are known already; they are not repeated")
-            if missing:
-                begun_s, ended = time.monotonic(), itertools.count(1)
-
-                def say(
-                    trial_id: str, begun_s: float = begun_s, ended: Any = ended, known: int = known
-                ) -> None:
-                    self._say_ended(members[trial_id], known + next(ended), known, begun_s)
-
-                self.errors |= train_trials(
-                    missing,
-                    shared,
-                    self.store,
-                    cluster,
-                    on_busy=on_busy,
-                    on_end=say,
-                    program=train_member,
-                    label=lambda member: member.label,
-                )
-
-    def _say_ended(self, member: Member, done: int, known: int, begun_s: float) -> None:
-        row = self._row(member)
-        outcome = "not finished" if row is None else f"{row[self.accuracy]:.4f} after {row['epochs']} epochs"
-        per_s = (done - known) / (time.monotonic() - begun_s)
-        left = duration_text((len(self.members) - done) / per_s)
-        minutes, seconds = divmod(round(time.monotonic() - self.start_s), 60)
-        self.say(
-            f"{minutes:02d}:{seconds:02d}  {member.label}: {outcome}; {done} of {len(self.members)}; "
-            f"{60 * per_s:.2g} a minute; about {left} left"
+        self.errors |= train_remaining(
+            [member for member in self.members if member.trial_id not in self.errors],
+            shared,
+            self.store,
+            cluster,
+            program=train_member,
+            label=lambda member: member.label,
+            outcome=self._outcome,
+            failed=lambda member: self._failure(member) is not None,
+            say=self.say,
+            begun_s=self.start_s,
         )
+
+    def _outcome(self, member: Member) -> str | None:
+        row = self._row(member)
+        return None if row is None else f"{row[self.accuracy]:.4f} after {row['epochs']} epochs"
 
     def _failure(self, member: Member) -> str | None:
         for kind, key in (("warm", member.trial.warm_key), ("retrain", member.retrain_key)):
