@@ -33,7 +33,9 @@ def quick() -> Preset:
     """A full sweep of a small data set in minutes on two CPU cores: the default.
 
     Batches are smaller than the core's default, since a small data set gives few of them: MovieLens-100K has
-    84 steps of 32 windows an epoch, and 21 of 128, too few for a supernet to learn in ten epochs.
+    84 steps of 32 windows an epoch, and 21 of 128, too few for a supernet to learn in ten epochs. For the same
+    reason the controllers learn three times as fast: in at most 210 steps at the core's default they end
+    undecided, with no candidate above 0.6.
     """
     return Preset(
         space=CandidateSpace(
@@ -44,7 +46,9 @@ def quick() -> Preset:
             hidden_intensities=(0.0, 0.5, 0.75),
             inner_intensities=(0.0, 0.5, 0.75),
         ),
-        search=SearchConfig(max_length=50, warmup_epochs=5, search_epochs=5, batch_size=32),
+        search=SearchConfig(
+            max_length=50, warmup_epochs=5, search_epochs=5, batch_size=32, controller_learning_rate=0.03
+        ),
         retrain=RetrainConfig(max_length=50, max_epochs=100, patience=10, batch_size=64, learning_rate=2e-3),
         transfer_from="warm",
         tradeoffs=(0.0, 0.03, 0.1, 0.3, 1.0, 3.0),
