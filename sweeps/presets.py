@@ -33,9 +33,9 @@ def quick() -> Preset:
     """A full sweep of a small data set in minutes on two CPU cores: the default.
 
     Batches are smaller than the core's default, since a small data set gives few of them: MovieLens-100K has
-    84 steps of 32 windows an epoch, and 21 of 128, too few for a supernet to learn in ten epochs. For the same
-    reason the controllers learn three times as fast: in at most 210 steps at the core's default they end
-    undecided, with no candidate above 0.6.
+    84 steps of 32 windows an epoch, and 21 of 128, too few for a supernet to learn in ten epochs.
+    For the same reason the controllers learn three times as fast: in at most 210 steps at the core's default
+    they end undecided, with no candidate above 0.6.
     """
     return Preset(
         space=CandidateSpace(
