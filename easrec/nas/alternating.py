@@ -1,12 +1,13 @@
-"""The loop of the searches that EASRec is compared with: architecture and weight steps in turn.
+"""The loop of all searches over a supernet: steps of the weights and of the controllers in turn.
 
-They share EASRec's supernet, candidates, data, reports and checkpoints. What makes each of them another
-method is an object: `easrec.nas.darts`, `easrec.nas.proxylessnas`, `easrec.nas.recnas`.
+What makes one of them a method of its own is an object: `easrec.nas.search` has EASRec's; those that it is
+compared with are in `easrec.nas.darts`, `easrec.nas.proxylessnas` and `easrec.nas.recnas`.
 
 Legend: K candidates, L exits.
 """
 
 import copy
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.layer_latency import layer_latencies_ms
 from easrec.micro_batches import MicroBatches, RandomState
-from easrec.models.architecture import CandidateSpace
+from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.nas.course import (
     HARD_CHOICE_NDCG,
     check_bound,
@@ -32,7 +33,6 @@ from easrec.nas.course import (
     validation_stream,
 )
 from easrec.nas.resources import candidate_costs
-from easrec.nas.search import SearchResult
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 from easrec.nas.warmup import WarmUp, epoch_batches, run_fingerprint, search_data, warm_up, weight_steps
@@ -49,6 +49,7 @@ from easrec.training import (
     seeded,
     state_digest,
 )
+from easrec.weight_steps import WeightSteps
 
 Figures = dict[str, float]
 
@@ -68,51 +69,82 @@ class Progress:
         return self.step / max(1, self.planned_steps)
 
 
-class Choosing(Protocol):
-    """What a method does with the controllers alpha (K,) and beta (L,) of one supernet, in one search."""
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found, and how."""
 
-    name: str
-    """As it is written in messages and checkpoints."""
+    architecture: Architecture
+    candidate: int
+    """Index of the derived candidate, from 0."""
+    num_layers: int
+    epochs: list[EpochReport]
+    """Reports of the search's epochs (the warm-up has its own)."""
+    supernet: Supernet
+    """As it was at the end of the search, in evaluation mode."""
+    warm_supernet: Supernet
+    """As it was at the end of the warm-up: retraining takes its weights from here."""
+    search_s: float
+    """Wall time of all search epochs in seconds, those before a resume too."""
+    micro_batch_size: int | None
+    """Sequences computed at once in the end: what was asked, or less where memory had run out."""
 
+
+class Choosing(ABC):
+    """What a method does with the controllers alpha (K,) and beta (L,) of one supernet, in one search.
+
+    Not every method has something to do at each of the places where nothing is done here.
+    """
+
+    name: ClassVar[str]
+    """Its stream of random numbers."""
+    weights_first: ClassVar[bool] = False
+    """Whether the controllers' step follows the weights' steps that it goes with, or precedes them."""
+
+    @abstractmethod
     def optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
         """The optimiser of alpha and beta."""
-        ...
 
+    @abstractmethod
     def sample(self, progress: Progress) -> tuple[Tensor, Tensor]:
         """p (K,) and q (L,) of a weight step, without gradients."""
-        ...
 
-    def begin_step(self, progress: Progress) -> None:
-        """Draw what an architecture step is computed at: all of its micro-batches share it."""
-        ...
-
+    @abstractmethod
     def gradients(self, batch: Batch) -> tuple[Tensor, Figures, tuple[Tensor, Tensor]]:
-        """The loss of a batch of validation targets, its parts, and its gradients for alpha and beta."""
-        ...
+        """The loss of a batch of validation targets, its parts, and its gradients for alpha and beta.
 
-    def end_step(self) -> None:
-        """After the optimiser's step."""
-        ...
+        All micro-batches of a step are computed from the same state of torch's generator.
+        """
 
-    def end_epoch(self, progress: Progress) -> None:
-        """After an epoch's last step, before its report."""
-        ...
-
+    @abstractmethod
     def choice(self) -> tuple[int, int]:
         """The candidate, from 0, and the number of layers that would be derived now."""
-        ...
 
+    @abstractmethod
     def figures(self) -> Figures:
         """What an epoch's report tells of it beside the choice."""
-        ...
+
+    def begin_epoch(self) -> None:  # noqa: B027
+        """Before an epoch's first step."""
+
+    def begin_step(self, progress: Progress) -> None:  # noqa: B027
+        """Before a controllers' step."""
+
+    def end_step(self) -> None:  # noqa: B027
+        """After the controllers' optimiser's step."""
+
+    def end_epoch(self, progress: Progress) -> None:  # noqa: B027
+        """After an epoch's last step, before its report."""
+
+    def cause(self, parts: Figures) -> str | None:
+        """Why a loss with these parts is not finite, where that is known and not the learning rate."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed search needs to know beside alpha and beta."""
-        ...
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """The inverse of `state_dict`."""
-        ...
 
 
 class Method(Protocol):
@@ -188,10 +220,26 @@ def alternate(
     checkpoint_dir: Path | str | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> SearchResult:
-    """Search by a method; see `easrec.nas.search.search`, whose arguments, result and errors these are.
+    """Search by a method: warm-up, then bilevel optimisation, then what the method chooses at the end.
 
-    Every `controller_interval` iterations begin with an architecture step on a batch of validation targets;
-    each ends with a weight step on a training batch. Architecture steps are taken without dropout.
+    Args:
+        method: how the controllers learn and choose.
+        data: the split; weights learn from training targets, controllers from validation targets.
+        space: candidates and depths.
+        config: settings.
+        warm: a warm-up with the same settings, to begin from; by default it is run here. The result is the
+            same. Left as it is. (`warm_up` with the checkpoint directory of a finished warm-up gives that
+            warm-up back.)
+        device: where to train.
+        checkpoint_dir: where to leave a checkpoint after each epoch, and to resume from; a resumed search
+            gives what an undisturbed one would have given.
+        on_epoch: called after each epoch, those of the warm-up too where it is run here.
+
+    Raises:
+        InputError: the data have nothing to train on, the checkpoint belongs to another run, `max_flops`
+            leaves no architecture, or the method has no use for a setting.
+        NonFiniteLossError: a loss, a weight or a score became NaN or infinite.
+        MemoryExhaustedError: not even one sequence at a time fits into memory.
     """
     _refuse_unused(method, config)
     check_bound(space, config)
@@ -205,11 +253,11 @@ def alternate(
         raise InputError(
             "the warm-up was made with other data, another space or other settings than the search"
         )
+    settings = {"search": config.to_dict(), "method": method.to_dict()}
+    owner = run_fingerprint(data, space, "search", settings, state_digest(warm.supernet))
     with seeded(config.seed, "init", 0, device):
         supernet = Supernet(space, data.num_items, config.max_length, config.dropout).to(device)
     supernet.load_state_dict(warm.supernet.state_dict())
-    settings = {"search": config.to_dict(), "method": method.to_dict()}
-    owner = run_fingerprint(data, space, "search", settings, state_digest(warm.supernet))
     if config.compile:
         compile_layers(supernet.layers, device)
     weights = weight_steps(supernet, config, device)
@@ -240,18 +288,25 @@ def alternate(
         validation = validation_stream(data, config, epoch)
         losses: list[float] = []
         parts: list[Figures] = []
+        choosing.begin_epoch()
         with seeded(config.seed, choosing.name, epoch, device):
             batches = epoch_batches(data, space, config, config.warmup_epochs + epoch)
             for step, batch in enumerate(batches, 1):
                 progress = Progress(iteration // config.controller_interval, planned_steps)
-                if iteration % config.controller_interval == 0:
+                # Of each `controller_interval` iterations the last has the controllers' step, or the first.
+                controllers_turn = (iteration + choosing.weights_first) % config.controller_interval == 0
+                if choosing.weights_first and not config.freeze_weights:
+                    losses.append(_learn(weights, supernet, choosing, batch, progress, epoch, step))
+                if controllers_turn:
+                    # Alpha and beta learn without dropout, so that candidates are compared as they will be
+                    # evaluated.
                     supernet.eval()
                     choosing.begin_step(progress)
-                    asked = next(validation)
-                    loss, found, (alpha.grad, beta.grad) = weights.micro_batches.fitting(
+                    asked, micro_batches = next(validation), weights.micro_batches
+                    loss, found, (alpha.grad, beta.grad) = micro_batches.fitting(
                         asked,
-                        partial(_gradients, choosing, asked, config, weights.micro_batches, device),
-                        f"the architecture step {step} of search epoch {epoch}",
+                        partial(controller_gradients, choosing, asked, config, micro_batches, device),
+                        f"the controllers' step {step} of search epoch {epoch}",
                     )
                     check_finite(
                         loss,
@@ -259,21 +314,13 @@ def alternate(
                         epoch=epoch,
                         step=step,
                         learning_rate=config.controller_learning_rate,
+                        cause=choosing.cause(found),
                     )
                     optimizer.step()
                     choosing.end_step()
                     parts.append(found)
-                supernet.train()
-                width, depth = choosing.sample(progress)
-                losses.append(
-                    weights.step(
-                        batch,
-                        partial(_loss_at, supernet, width, depth),
-                        stage="search",
-                        epoch=epoch,
-                        step=step,
-                    )
-                )
+                if not (choosing.weights_first or config.freeze_weights):
+                    losses.append(_learn(weights, supernet, choosing, batch, progress, epoch, step))
                 iteration += 1
             choosing.end_epoch(Progress(iteration // config.controller_interval, planned_steps))
         clock.trained(weights.num_sequences - begun)
@@ -284,15 +331,13 @@ def alternate(
             check_weights(trained, stage="search", epoch=epoch, steps=step, learning_rate=learning_rate)
         candidate, num_layers = choosing.choice()
         metrics = {
-            "loss": sum(losses) / len(losses),
-            "steps": float(len(losses)),
+            **_means([{"loss": loss} for loss in losses]),
+            "steps": float(step),
             "candidate": float(candidate),
             "num_layers": float(num_layers),
+            **_means(parts),
             **choosing.figures(),
         }
-        metrics |= (
-            {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]} if parts else {}
-        )
         if config.stop_on == "ndcg":
             chosen = space.architecture(candidate, num_layers)
             with scores_explained("search", epoch, step, config.learning_rate):
@@ -327,10 +372,10 @@ def alternate(
     )
 
 
-def _gradients(
+def controller_gradients(
     choosing: Choosing, batch: Batch, config: SearchConfig, micro_batches: MicroBatches, device: str
 ) -> tuple[Tensor, Figures, tuple[Tensor, Tensor]]:
-    """The loss of an architecture step, its parts and its gradients, in micro-batches."""
+    """The loss of a controllers' step, its parts and its gradients, in micro-batches."""
     begun = RandomState(device)
     total, figures = torch.zeros(()), Figures()
     gradients: list[Tensor] = []
@@ -346,11 +391,30 @@ def _gradients(
     return total, figures, (of_alpha, of_beta)
 
 
-def _loss_at(
-    supernet: Supernet, width: Tensor, depth: Tensor, batch: Batch, negatives: Tensor | None
-) -> Tensor:
-    """The supernet's loss at p and q."""
-    return supernet.loss(batch, width, depth, negatives)
+def _means(figures: list[Figures]) -> Figures:
+    """The mean of each over steps, all of which have the same."""
+    return {name: sum(one[name] for one in figures) / len(figures) for name in figures[0]} if figures else {}
+
+
+def _learn(
+    weights: WeightSteps,
+    supernet: Supernet,
+    choosing: Choosing,
+    batch: Batch,
+    progress: Progress,
+    epoch: int,
+    step: int,
+) -> float:
+    """A step of W at one sample of the controllers, which stay as they are; returns the loss."""
+    supernet.train()
+    width, depth = choosing.sample(progress)
+    return weights.step(
+        batch,
+        lambda part, negatives: supernet.loss(part, width, depth, negatives),
+        stage="search",
+        epoch=epoch,
+        step=step,
+    )
 
 
 def probabilities(width: Tensor, depth: Tensor) -> Figures:

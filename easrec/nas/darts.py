@@ -15,7 +15,7 @@ from torch import Tensor
 
 from easrec.data.batches import Batch
 from easrec.errors import InputError
-from easrec.nas.alternating import Figures, Progress, probabilities
+from easrec.nas.alternating import Choosing, Figures, Progress, probabilities
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 
@@ -47,7 +47,7 @@ class Darts:
         return DartsChoosing(supernet, config, self)
 
 
-class DartsChoosing:
+class DartsChoosing(Choosing):
     """See `easrec.nas.alternating.Choosing`."""
 
     name = "darts"
@@ -71,21 +71,12 @@ class DartsChoosing:
         width, depth = self._supernet.controllers.probabilities()
         return width.detach(), depth.detach()
 
-    def begin_step(self, progress: Progress) -> None:
-        """Nothing is drawn."""
-
     def gradients(self, batch: Batch) -> tuple[Tensor, Figures, tuple[Tensor, Tensor]]:
         """Those of the cross-entropy of the mixed network, its weights taken as they are (first order)."""
         controllers = self._supernet.controllers
         loss = self._supernet.loss(batch, *controllers.probabilities())
         of_alpha, of_beta = torch.autograd.grad(loss, (controllers.alpha, controllers.beta))
         return loss, {"validation_loss": loss.item()}, (of_alpha, of_beta)
-
-    def end_step(self) -> None:
-        """Nothing follows."""
-
-    def end_epoch(self, progress: Progress) -> None:
-        """Nothing follows."""
 
     def choice(self) -> tuple[int, int]:
         """The argmax of alpha and of beta."""
@@ -94,10 +85,3 @@ class DartsChoosing:
     def figures(self) -> Figures:
         """softmax(alpha) and softmax(beta)."""
         return probabilities(*self._supernet.controllers.probabilities())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Alpha and beta are all."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Alpha and beta are all."""

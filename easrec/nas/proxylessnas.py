@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from easrec.data.batches import Batch
-from easrec.nas.alternating import Figures, Progress, probabilities
+from easrec.nas.alternating import Choosing, Figures, Progress, probabilities
 from easrec.nas.resources import resource_term
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
@@ -86,7 +86,7 @@ class ProxylessNas:
         return ProxylessChoosing(supernet, config, costs)
 
 
-class ProxylessChoosing:
+class ProxylessChoosing(Choosing):
     """See `easrec.nas.alternating.Choosing`."""
 
     name = "proxylessnas"
@@ -152,9 +152,6 @@ class ProxylessChoosing:
         for logits, sampled, before in zip(self._logits, self._sampled, self._before, strict=True):
             sampled.rescale(logits, before)
 
-    def end_epoch(self, progress: Progress) -> None:
-        """Nothing follows."""
-
     def choice(self) -> tuple[int, int]:
         """The likeliest candidate and exit."""
         return self._supernet.hard_choice(max_flops=self._config.max_flops)
@@ -162,10 +159,3 @@ class ProxylessChoosing:
     def figures(self) -> Figures:
         """softmax(alpha) and softmax(beta)."""
         return probabilities(*self._supernet.controllers.probabilities())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Alpha and beta are all."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Alpha and beta are all."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from easrec.data.batches import Batch
 from easrec.errors import InputError
-from easrec.nas.alternating import Figures, Progress, probabilities
+from easrec.nas.alternating import Choosing, Figures, Progress, probabilities
 from easrec.nas.controllers import TemperatureSchedule
 from easrec.nas.resources import network_flops, resource_term
 from easrec.nas.search_config import SearchConfig
@@ -56,7 +56,7 @@ class RecNas:
         return RecNasChoosing(supernet, config, costs, self)
 
 
-class RecNasChoosing:
+class RecNasChoosing(Choosing):
     """See `easrec.nas.alternating.Choosing`."""
 
     name = "recnas"
@@ -109,9 +109,6 @@ class RecNasChoosing:
         of_alpha, of_beta = torch.autograd.grad(loss, (controllers.alpha, controllers.beta))
         figures = {"validation_loss": cross_entropy.item(), "resource": resource.item()}
         return loss, figures, (of_alpha, of_beta)
-
-    def end_step(self) -> None:
-        """Nothing follows."""
 
     def end_epoch(self, progress: Progress) -> None:
         """Let the weakest candidate and the weakest exit go, if they are weak enough.

@@ -1,7 +1,5 @@
 """Memory that runs out: smaller micro-batches with the same gradients, or a sentence with all sizes."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -13,7 +11,8 @@ from easrec.micro_batches import (
 )
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.models.transformer import SequentialRecommender
-from easrec.nas.search import _controller_gradients
+from easrec.nas.alternating import Progress, controller_gradients
+from easrec.nas.search import EasRec
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 from easrec.weight_steps import WeightSteps
@@ -142,11 +141,11 @@ def test_the_controllers_gradients_of_micro_batches_are_those_of_the_whole_batch
     found = []
     for size in (None, 5):
         torch.manual_seed(0)
-        compute = partial(
-            _controller_gradients, supernet, _batch(12), config, MicroBatches(size, "cpu"), "cpu",
-            costs=torch.tensor([1.0, 0.4]), hard_depth=2, temperature=0.8,
-        )  # fmt: skip
-        found.append((*compute(), torch.rand(1)))
+        choosing = EasRec().start(supernet, config, torch.tensor([1.0, 0.4]))
+        choosing.begin_epoch()
+        choosing.begin_step(Progress(step=20, planned_steps=100))
+        step = controller_gradients(choosing, _batch(12), config, MicroBatches(size, "cpu"), "cpu")
+        found.append((*step, torch.rand(1)))
     (loss, parts, gradients, drawn), (loss_too, parts_too, gradients_too, drawn_too) = found
     torch.testing.assert_close(loss_too, loss, rtol=1e-5, atol=0)
     assert parts_too == pytest.approx(parts, rel=1e-5)

@@ -476,7 +476,7 @@ def test_a_search_by_latency_prefers_what_is_fast_though_it_does_more():
 
 def test_latencies_are_measured_once_and_kept_on_resume(tmp_path, monkeypatch):
     tables = iter([(1.0, 2.0)])
-    monkeypatch.setattr("easrec.nas.search.layer_latencies_ms", lambda *_, **__: next(tables))
+    monkeypatch.setattr("easrec.nas.alternating.layer_latencies_ms", lambda *_, **__: next(tables))
     config = _config(resource="latency", search_epochs=2)
 
     def interrupt(report):
