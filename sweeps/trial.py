@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,7 +21,7 @@ from easrec.models.saving import load_network, save_network
 from easrec.models.transformer import SequentialRecommender
 from easrec.nas.alternating import Method, alternate
 from easrec.nas.resources import network_flops
-from easrec.nas.search import SearchConfig, WarmUp, search, warm_up
+from easrec.nas.search import EasRec, SearchConfig, WarmUp, warm_up
 from easrec.nas.supernet import Supernet
 from easrec.retrain import RetrainConfig, RetrainResult, retrain
 from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
@@ -311,8 +310,8 @@ def search_stage(trial: TrialConfig, data: SplitData, store: Store) -> Architect
         config = _search_config(trial, store)
         sizes = sizes_text(trial.search.max_length, data, config.batch_size, trial.space.hidden_size)
         with memory_explained("the search", sizes):
-            choose = search if trial.method is None else partial(alternate, trial.method)
-            result = choose(
+            result = alternate(
+                trial.method or EasRec(),
                 data,
                 trial.space,
                 config,
