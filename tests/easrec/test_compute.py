@@ -125,7 +125,7 @@ def test_compiled_layers_give_the_same_loss_and_gradients_whatever_the_batch(kin
 def test_every_stage_compiles_its_own_layers_when_asked(compiled, monkeypatch):
     """What compiled layers compute is tested above."""
     seen = []
-    for module in ("easrec.retrain", "easrec.nas.warmup", "easrec.nas.search"):
+    for module in ("easrec.retrain", "easrec.nas.warmup", "easrec.nas.alternating"):
         monkeypatch.setattr(
             f"{module}.compile_layers", lambda *args, module=module: seen.append((module, args))
         )
@@ -139,7 +139,7 @@ def test_every_stage_compiles_its_own_layers_when_asked(compiled, monkeypatch):
     expected = [
         ("easrec.retrain", (retrained.model.layers, "cpu")),
         ("easrec.nas.warmup", (found.warm_supernet.layers, "cpu")),
-        ("easrec.nas.search", (found.supernet.layers, "cpu")),
+        ("easrec.nas.alternating", (found.supernet.layers, "cpu")),
     ]
     assert seen == (expected if compiled else [])
 
