@@ -7,6 +7,7 @@ Shapes: B sequences, N positions, T real positions in the batch, D hidden size, 
 W values of one item.
 """
 
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -69,6 +70,11 @@ class _FeatureRecommender(SequentialRecommender):
         nn.init.normal_(self.value_embedding.weight, std=0.02)
         with torch.no_grad():
             self.value_embedding.weight[0] = 0
+        self._build()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Make what one network has and the other has not."""
 
     def _rows(self, item_ids: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         """Item ids (B, N) -> the real ones, int64 (T,), and the position embeddings there, (T, D)."""
@@ -100,27 +106,8 @@ class SASRecF(_FeatureRecommender):
 
     kind: FeatureKind = "sasrecf"
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        num_items: int,
-        max_length: int,
-        dropout: float = 0.2,
-        *,
-        item_values: Tensor,
-        num_values: int,
-        attention_dropout: float = 0.0,
-    ) -> None:
-        super().__init__(
-            architecture,
-            num_items,
-            max_length,
-            dropout,
-            item_values=item_values,
-            num_values=num_values,
-            attention_dropout=attention_dropout,
-        )
-        self.fusion = dense(2 * architecture.hidden_size, architecture.hidden_size)
+    def _build(self) -> None:
+        self.fusion = dense(2 * self.architecture.hidden_size, self.architecture.hidden_size)
 
     def _embed(self, item_ids: Tensor, packing: Packing) -> Tensor:
         ids, positions = self._rows(item_ids, packing)
@@ -138,33 +125,15 @@ class FDSA(_FeatureRecommender):
 
     kind: FeatureKind = "fdsa"
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        num_items: int,
-        max_length: int,
-        dropout: float = 0.2,
-        *,
-        item_values: Tensor,
-        num_values: int,
-        attention_dropout: float = 0.0,
-    ) -> None:
-        super().__init__(
-            architecture,
-            num_items,
-            max_length,
-            dropout,
-            item_values=item_values,
-            num_values=num_values,
-            attention_dropout=attention_dropout,
-        )
-        hidden = architecture.hidden_size
+    def _build(self) -> None:
+        hidden = self.architecture.hidden_size
         self.value_attention = dense(hidden, hidden)
         self.value_score = nn.Parameter(torch.empty(1, hidden))
         nn.init.xavier_uniform_(self.value_score)
         self.feature_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
         self.feature_layers = nn.ModuleList(
-            TransformerLayer(architecture, dropout, attention_dropout) for _ in range(architecture.num_layers)
+            TransformerLayer(self.architecture, self.dropout, self.attention_dropout)
+            for _ in range(self.architecture.num_layers)
         )
         self.joining = dense(2 * hidden, hidden)
 
