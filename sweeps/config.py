@@ -42,7 +42,7 @@ class SweepOptions(DataOptions):
     """quick: minutes on two CPU cores. smoke: a few hundred users and epochs enough to see it run. paper:
     the paper's Table II, meant for a GPU."""
     output: Path | None = None
-    """Directory of the results. Left out: runs/lambda-sweep-DATASET-PRESET-TIME."""
+    """Directory of the results. Left out: runs/PIPELINE-DATASET-PRESET-TIME."""
     storage: str | None = None
     """Where results and checkpoints of all stages go: an absolute directory, file:///DIRECTORY,
     s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, which every node reaches; sweeps may share one. Left out: the

@@ -32,7 +32,7 @@ from sweeps.records import failure, flatten, trial_architecture
 from sweeps.results import TrialRecord
 from sweeps.samplers import ADAPTIVE, make_sampler, num_startup, population_size
 from sweeps.stalling import has_stalled
-from sweeps.store import code_version, content_key
+from sweeps.store import code_version
 from sweeps.study import (
     JOURNAL,
     Outcome,
@@ -103,7 +103,7 @@ class Exploration(Sweep):
             "accuracy": self.accuracy,
             "device": cluster.device,
             "seeds": options.seeds,
-            "digest of the preset and the options of the method": content_key(flatten(_of(self.preset))),
+            **flatten(_of(self.preset)),
         }
         # Before the sweep is written down, since they may be refused.
         address = options.study_address

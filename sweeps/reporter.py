@@ -44,7 +44,7 @@ def status_line(snapshot: Snapshot, *, epochs_per_s: float, left_s: float | None
         for state in snapshot.stages.values()
         if state.status == "running"
     ]
-    parts.append("running: " + (", ".join(running) if running else "nothing yet"))
+    parts.append("running: " + (", ".join(running) if running else "nothing, processes are being started"))
     if epochs_per_s > 0:
         parts.append(f"{epochs_per_s:.2g} epochs/s")
     if left_s is not None:

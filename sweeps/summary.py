@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -57,6 +58,21 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+_BESIDES = {"num_heads": "{} heads", "attention": "{}", "key_norm": "{} norm", "gate_layers": "g{}"}
+"""What networks of one size may differ in -> how the tables tell them apart."""
+
+
+def _network(row: Mapping[Any, Any], table: pd.DataFrame) -> str:
+    """Layers x hidden/inner size, and what else is not the same in all rows of the table."""
+    size = f"{row['num_layers']} x {row['hidden_size']}/{row['inner_size']}"
+    differing = [
+        text.format(row[name])
+        for name, text in _BESIDES.items()
+        if name in table and table[name].nunique() > 1
+    ]
+    return " ".join([size, *differing])
+
+
 def results_table(frame: pd.DataFrame, failed: Sequence[FailedTrial], *, accuracy: str) -> Table:
     """All trials by lambda, those on the Pareto front marked with a star; fits 80 columns.
 
@@ -86,7 +102,7 @@ def results_table(frame: pd.DataFrame, failed: Sequence[FailedTrial], *, accurac
             "*" if row["pareto"] else "",
             f"{row['tradeoff']:g}",
             str(row["seed"]),
-            f"{row['num_layers']} x {row['hidden_size']}/{row['inner_size']}",
+            _network(row, frame),
             f"{row[accuracy]:.4f}",
             f"{row[test]:.4f}",
             f"{row['flops'] / 1e6:.2f}",
@@ -117,7 +133,7 @@ def configurations_table(table: pd.DataFrame, *, accuracy: str) -> Table:
         low, high = row[f"{accuracy}_low"], row[f"{accuracy}_high"]
         shown.add_row(
             ("*" if row["pareto_decided"] else "*?") if row["pareto"] else "",
-            f"{row['num_layers']} x {row['hidden_size']}/{row['inner_size']}",
+            _network(row, table),
             str(row["num_seeds"]),
             f"{row[accuracy]:.4f}",
             "-" if low != low else f"{low:.4f} to {high:.4f}",
@@ -147,7 +163,8 @@ def configurations_legend(table: pd.DataFrame) -> str:
 def table_legend(*, accuracy: str, threads: int) -> str:
     """What the columns of `results_table` say; latency was measured with `threads` CPU threads."""
     return (
-        "*: on the Pareto front of validation accuracy and FLOPs; network: layers x hidden/inner size\n"
+        "*: on the Pareto front of validation accuracy and FLOPs; network: layers x hidden/inner size, then "
+        "what else differs (g: gate layers)\n"
         f"valid, test: {_spelled(accuracy)} (validation figures were used by the search)\n"
         f"ms: p50 latency of one request, {counted(threads, 'thread')}; MiB: peak memory of serving; "
         "search, retrain: s"

@@ -1,9 +1,9 @@
-"""What is said of trials that were stopped early."""
+"""What a sweep says at its end."""
 
 import pandas as pd
 
 from sweeps.rungs import Reached, Verdict
-from sweeps.summary import stopped_text
+from sweeps.summary import _network, stopped_text
 
 
 def verdict(architecture: str, seed: int, epoch: int) -> Verdict:
@@ -22,3 +22,11 @@ def test_stopped_trials_are_counted_by_epoch_and_means_of_the_lucky_seeds_are_na
         "a: figures are of 2 of its 3 seeds; the others were stopped, so they flatter it",
     ]
     assert stopped_text([], frame, num_trials=7) == []
+
+
+def test_networks_of_one_size_are_told_apart_by_what_else_differs() -> None:
+    row = {"num_layers": 2, "hidden_size": 16, "inner_size": 32, "num_heads": 4, "attention": "linear"}
+    table = pd.DataFrame([row | {"gate_layers": gates} for gates in (0, 2)])
+    shown = [_network(one, table) for one in table.to_dict("records")]
+    assert shown == ["2 x 16/32 g0", "2 x 16/32 g2"]
+    assert _network(row, table.drop(columns="gate_layers")) == "2 x 16/32"
