@@ -13,6 +13,7 @@ from easrec.nas.search_config import SearchConfig
 from sweeps.addresses import masked
 from sweeps.choice import LATENCY, selection_metric
 from sweeps.summary import counted
+from sweeps.views import FOR_MLFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -246,7 +247,7 @@ def _table(runs: "Sequence[Run]") -> tuple[pd.DataFrame, list[str]]:
             name: float(value)
             for name, value in data.metrics.items()
             # Curves have a point for each epoch, and their last one says little.
-            if not name.startswith(("warmup/", "search/", "retrain/")) and name != "flops_log10"
+            if not name.startswith(("warmup/", "search/", "retrain/")) and name not in FOR_MLFLOW
         }
         if LATENCY in metrics and _place_of(run) != place:
             metrics = {name: value for name, value in metrics.items() if name not in _MEASURED}

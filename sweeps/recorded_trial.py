@@ -25,6 +25,7 @@ from sweeps.records import flatten
 from sweeps.source import open_run
 from sweeps.store import code_version
 from sweeps.summary import counted
+from sweeps.views import FOR_MLFLOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -155,7 +156,7 @@ def is_computed(name: str) -> bool:
     return not (
         name.startswith(("latency", "warmup/", "search/", "retrain/"))
         or name.endswith(_MEASURED_TIMES)
-        or name == "flops_log10"
+        or name in FOR_MLFLOW
     )
 
 

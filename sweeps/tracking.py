@@ -22,7 +22,7 @@ import pandas as pd
 from sweeps.configurations import ConfigurationRecord
 from sweeps.mlflow_store import EXPERIMENT, create_store, open_experiment, ui_command
 from sweeps.results import Curve, FailedTrial, Param, TrialRecord, Unfinished
-from sweeps.views import share_views
+from sweeps.views import FLOPS_LOG10, FRONT_METRICS, share_views
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -139,6 +139,11 @@ class SweepRecorder:
         Called again, as trials are added or measured anew, it brings the run up to date.
         """
         metrics = _with_logarithm(record.metrics)
+        metrics |= {
+            metric: float(record.tags[flag] == "true")
+            for flag, metric in FRONT_METRICS.items()
+            if flag in record.tags
+        }
         _check_finite(metrics, {})
         tags = {
             "mlflow.parentRunId": self.parent_run_id,
@@ -164,13 +169,15 @@ class SweepRecorder:
         return run_id
 
     def record_fronts(self, frame: pd.DataFrame) -> None:
-        """Tag the recorded trials of `results_frame` with whether they are on the fronts."""
+        """Note with the recorded trials of `results_frame` whether they are on the fronts."""
         for row in frame.to_dict("records"):
             run = self._find(self._child_tags(row["trial_id"]))
             if run is None:
                 raise ValueError(f"trial {row['trial_id']} has not been recorded")
-            fronts = {name: str(row[name]).lower() for name in ("pareto", "pareto_latency")}
-            self._log_tags(run, fronts)
+            flags = {name: bool(row[name]) for name in FRONT_METRICS}
+            self._log_tags(run, {name: str(flag).lower() for name, flag in flags.items()})
+            metrics = {FRONT_METRICS[name]: float(flag) for name, flag in flags.items()}
+            self._log_metrics(run, metrics, {}, timestamp_ms=run.info.end_time)
 
     def record_sweep(
         self,
@@ -297,9 +304,9 @@ class SweepRecorder:
 
 
 def _with_logarithm(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics and, beside the FLOPs, their logarithm: MLflow's charts have no log axes."""
+    """Metrics and, beside the FLOPs, their logarithm."""
     if metrics.get("flops", 0) > 0:
-        return {**metrics, "flops_log10": math.log10(metrics["flops"])}
+        return {**metrics, FLOPS_LOG10: math.log10(metrics["flops"])}
     return dict(metrics)
 
 

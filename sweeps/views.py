@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 _TAG = "mlflow.sharedViewState."
 
 
+FRONT_METRICS = {"pareto": "on_front", "pareto_latency": "on_latency_front"}
+"""Flag of a front -> the metric, 1 or 0, that runs have for it: MLflow sorts by metrics and not by tags."""
+FLOPS_LOG10 = "flops_log10"
+"""MLflow's charts have no logarithmic axes."""
+FOR_MLFLOW = (FLOPS_LOG10, *FRONT_METRICS.values())
+"""Metrics that stand there for its pages alone, and are no result."""
+
+
 def share_views(
     client: "MlflowClient", experiment_id: str, sweep_id: str, *, accuracy: str
 ) -> dict[str, str]:
@@ -54,7 +62,7 @@ def _state(search: str, accuracy: str) -> str:
             "orderByKey": f"metrics.`{accuracy}`",
             "orderByAsc": False,
             "selectedColumns": [
-                "tags.`pareto`",
+                f"metrics.`{FRONT_METRICS['pareto']}`",
                 f"metrics.`{accuracy}`",
                 f"metrics.`{test}`",
                 "metrics.`flops`",
@@ -93,7 +101,7 @@ def _charts(accuracy: str) -> list[dict[str, Any]]:
             "xaxis": {"key": cost, "type": "METRIC"},
             "yaxis": {"key": accuracy, "type": "METRIC"},
         }
-        for cost in ("flops_log10", "latency_ms_p50")
+        for cost in (FLOPS_LOG10, "latency_ms_p50")
     ]
     parallel = {
         **common,
@@ -101,7 +109,7 @@ def _charts(accuracy: str) -> list[dict[str, Any]]:
         "type": "PARALLEL",
         # More axes, or longer names, write over each other.
         "selectedParams": ["tradeoff"],
-        "selectedMetrics": ["flops_log10", "latency_ms_p50", accuracy],
+        "selectedMetrics": [FLOPS_LOG10, "latency_ms_p50", accuracy],
         "showAllRuns": True,
     }
     return [*scatters, parallel]

@@ -119,7 +119,7 @@ class Browser:
 
     def press_header(self, column: str) -> None:
         """Click the head of a grid's column."""
-        selector = f'.ag-header-cell[col-id="{column}"] [role=presentation]'
+        selector = f'.ag-header-cell[col-id="{column}"] [data-testid^=sort-header]'
         self._click(column, lambda: self.driver.find_elements("css selector", selector)[:1])
 
     def _click(self, what: str, find: Callable[[], Any]) -> None:

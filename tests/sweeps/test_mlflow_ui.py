@@ -168,14 +168,15 @@ def test_the_table_of_runs(
         ]
         for metric in (VALID, "test/unseen/ndcg_at_10", "flops", "latency_ms_p50", "params"):
             assert float(row[f"metrics.`{metric}`"]) == stored[metric], metric
-        assert row["tags.`pareto`"] == str(stored["pareto"]).lower()
+        assert row["metrics.`on_front`"] == f"{stored['pareto']:d}"
         assert row["tags.`architecture_id`"] == stored["architecture_id"]
     browser.screenshot(picture)
-    browser.press_header("tags.`pareto`")
-    rows = browser.wait_for_sorted("tags.`pareto`")
-    flags = [row["tags.`pareto`"] for row in rows]
+    browser.press_header("metrics.`on_front`")
+    browser.wait_for_texts("Sort: on_front")
+    rows = browser.wait_for_sorted("metrics.`on_front`")
+    flags = [row["metrics.`on_front`"] for row in rows]
     assert sorted(flags) == sorted(
-        [str(flag).lower() for flag in frame["pareto"]] + ["-"] * (len(whole_table) - len(frame))
+        [f"{flag:d}" for flag in frame["pareto"]] + ["-"] * (len(whole_table) - len(frame))
     )
 
 

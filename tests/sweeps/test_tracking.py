@@ -253,6 +253,9 @@ def test_fronts_are_tagged_and_change_as_trials_arrive(store, sweep_id, record):
     recorder.record_fronts(results_frame([record]))
     tags = dict(held(store, run_id)["tags"])
     assert (tags["pareto"], tags["pareto_latency"]) == ("true", "false")
+    assert {("on_front", 1.0, 2000, 0), ("on_latency_front", 0.0, 2000, 0)} <= set(
+        held(store, run_id)["metrics"]
+    )
     better = dataclasses.replace(
         record,
         trial_id="trial-b",
@@ -263,6 +266,8 @@ def test_fronts_are_tagged_and_change_as_trials_arrive(store, sweep_id, record):
     recorder.record_fronts(results_frame([record, better]))
     assert dict(held(store, run_id)["tags"])["pareto"] == "false"
     assert dict(held(store, better_id)["tags"])["pareto"] == "true"
+    assert ("on_front", 0.0, 2000, 1) in held(store, run_id)["metrics"]
+    assert ("on_front", 1.0, 2000, 0) in held(store, better_id)["metrics"]
 
 
 def test_the_parent_run_holds_what_belongs_to_the_whole_sweep(store, sweep_id, tmp_path):
