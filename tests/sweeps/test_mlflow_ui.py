@@ -191,7 +191,7 @@ def test_the_view_of_the_front_holds_it_and_nothing_else(
     rows = browser.wait_for_rows(len(expected), f"metrics.`{VALID}`", f"{max(expected)}")
     values = [float(row[f"metrics.`{VALID}`"]) for row in rows]
     assert values == sorted(expected, reverse=True)
-    assert {row["tags.`pareto`"] for row in rows} == {"true"}
+    assert {row["metrics.`on_front`"] for row in rows} == {"1"}
 
 
 def test_the_charts_of_runs(
