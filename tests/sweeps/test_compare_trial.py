@@ -134,7 +134,7 @@ def test_what_is_finished_is_not_trained_again(finished: Finished, monkeypatch: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
-    for name in ("search", "alternate", "retrain", "warm_up"):
+    for name in ("alternate", "retrain", "warm_up"):
         monkeypatch.setattr(f"sweeps.trial.{name}", refuse)
     monkeypatch.setattr("sweeps.compare_trial.train_baseline", refuse)
     for one in make_contestants(finished.data, finished.features).values():

@@ -142,7 +142,7 @@ def test_what_failed_is_tried_again_on_resume(
         def fail(*args: Any, **options: Any) -> None:
             raise ValueError("the disk was full")
 
-        broken.setattr(trial_module, "search", fail)
+        broken.setattr(trial_module, "alternate", fail)
         status, text = run(config)
     assert status == 1
     assert "no trial finished" in text and "the disk was full" in text
