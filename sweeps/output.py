@@ -111,6 +111,9 @@ def _remove_empty(path: Path, made: list[Path]) -> None:
     """Take away the lock, and the directories that were made for it, unless somebody has put something in."""
     (path / _LOCK).unlink(missing_ok=True)
     for folder in made:
+        if not folder.exists():
+            # Somebody has taken it away meanwhile: what the sweep ended with is what shall be heard.
+            continue
         if any(folder.iterdir()):
             return
         folder.rmdir()

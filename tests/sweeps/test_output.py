@@ -1,5 +1,6 @@
 """The directory of a sweep: refused in one sentence, and left as it was found unless a sweep began."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,12 @@ def test_what_ends_before_a_sweep_began_leaves_nothing(tmp_path: Path, there_bef
         with pytest.raises(type(end)), locked_output(path, resume=False):
             raise end
         assert list(tmp_path.rglob("*")) == ([path.parent, path] if there_before else [])
+
+
+def test_a_directory_that_was_taken_away_does_not_hide_how_the_sweep_ended(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), locked_output(tmp_path / "a" / "b", resume=False) as path:
+        shutil.rmtree(path.parent)
+        raise KeyboardInterrupt
 
 
 def test_a_sweep_that_began_and_files_of_others_are_kept(tmp_path: Path) -> None:
