@@ -3,7 +3,7 @@
     python benchmarks/sweep_cost.py
 
 For each seed in turn: the full-size network trained by itself to early stopping, a sweep of eight lambdas,
-the same sweep with each of the named shortcuts, and with `--independent`, each as a process of its own.
+the same sweep with each of the named variants, and with `--independent`, each as a process of its own.
 Counted is the processor time of the program and of all processes that it starts, those of Ray too. What is
 done is kept in the cache directory: a stopped run goes on by the same command. Results are printed and
 written to the section "Cost of a sweep" of RESULTS.md.
@@ -32,8 +32,8 @@ from sweeps.store import code_version, content_key
 
 ROOT = Path(__file__).parents[1]
 TRADEOFFS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-SHORTCUTS = {"frozen": "--freeze-weights", "short": "--search-epochs 2"}
-"""What makes a sweep cheaper still, by name."""
+VARIANTS = {"trained": "--search-weights train", "short": "--search-epochs 2"}
+"""What makes a sweep dearer or cheaper, by name."""
 _POLL_S = 0.5
 ACCURACY = "valid/unseen/ndcg_at_10"
 
@@ -133,7 +133,7 @@ def run(config: SweepCostConfig) -> None:
     owner = content_key([code_version(), config.data, config.preset, list(config.tradeoffs)])
     directory = (config.directory or default_cache_dir() / "sweep-cost") / owner
     directory.mkdir(parents=True, exist_ok=True)
-    sweeps = ("sweep", *SHORTCUTS, "independent")
+    sweeps = ("sweep", *VARIANTS, "independent")
     costs: dict[str, list[Cost]] = {"plain": [], **{name: [] for name in sweeps}}
     frames: dict[str, list[pd.DataFrame]] = {name: [] for name in sweeps}
     for seed in range(config.seeds):
@@ -153,7 +153,7 @@ def run(config: SweepCostConfig) -> None:
         programs = {
             "plain": plain,
             "sweep": sweep,
-            **{name: [*sweep, *option.split()] for name, option in SHORTCUTS.items()},
+            **{name: [*sweep, *option.split()] for name, option in VARIANTS.items()},
             "independent": [*sweep, "--independent"],
         }
         for name, words in programs.items():
@@ -182,7 +182,7 @@ def section(config: SweepCostConfig, costs: dict[str, list[Cost]], frames: dict[
     names = {
         "plain": "the full-size network alone",
         "sweep": f"a sweep of {len(config.tradeoffs)} lambdas",
-        **{name: f"the same with {option}" for name, option in SHORTCUTS.items()},
+        **{name: f"the same with {option}" for name, option in VARIANTS.items()},
         "independent": "the same with --independent",
     }
     every = pd.concat(frames.values())

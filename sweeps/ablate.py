@@ -35,6 +35,7 @@ _TITLES = {
     "key-norm": "norm of the keys",
     "depth-cost": "depth in the resource term",
     "weights": "weights of the candidates",
+    "search-weights": "weights during the search",
     "warmup": "warm-up",
 }
 
@@ -106,12 +107,19 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
             ]
         elif group == "depth-cost":
             for cost in get_args(DepthCost):
-                changed = dataclasses.replace(preset, search=dataclasses.replace(search, depth_cost=cost))
+                changed = _with_search(preset, depth_cost=cost)
                 found.append(Variant(group, cost, cost.replace("_", " "), changed))
         elif group == "weights":
             found += [
                 Variant(group, value, f"{value} weights", _with_space(preset, weights=value))
                 for value in ("independent", "shared")
+            ]
+        elif group == "search-weights":
+            # Weights that stay as a warm-up left them need one.
+            warm = _with_warm_up(preset, search.warmup_epochs or _WARM_UP)
+            found += [
+                Variant(group, "train", "weights that learn", _with_search(preset, search_weights="train")),
+                Variant(group, "freeze", "weights at rest", _with_search(warm, search_weights="freeze")),
             ]
         else:
             epochs = search.warmup_epochs or _WARM_UP
@@ -124,6 +132,10 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
 
 def _with_space(preset: Preset, **changes: object) -> Preset:
     return dataclasses.replace(preset, space=dataclasses.replace(preset.space, **changes))  # type: ignore[arg-type]
+
+
+def _with_search(preset: Preset, **changes: object) -> Preset:
+    return dataclasses.replace(preset, search=dataclasses.replace(preset.search, **changes))  # type: ignore[arg-type]
 
 
 def _with_warm_up(preset: Preset, epochs: int) -> Preset:

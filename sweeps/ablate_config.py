@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from easrec.errors import InputError
 from sweeps.compare_config import ComparedConfig
 
-Group = Literal["gates", "attention", "key-norm", "depth-cost", "weights", "warmup"]
+Group = Literal["gates", "attention", "key-norm", "depth-cost", "weights", "search-weights", "warmup"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +15,8 @@ class AblateConfig(ComparedConfig):
 
     gates: data-aware gates of 2, 1 and 0 layers (Table V). attention: causal against bidirectional.
     key-norm: of a feature over positions against that of a position. depth-cost: how the depth enters the
-    resource term. weights: independent candidates against nested slices. warmup: with against without, the
-    same epochs in sum.
+    resource term. weights: independent candidates against nested slices. search-weights: weights that learn
+    in the search against those of the warm-up. warmup: with against without, the same epochs in sum.
     """
 
     groups: tuple[Group, ...] = ()

@@ -126,8 +126,11 @@ class Comparison(Sweep):
 
     @staticmethod
     def preset_for(config: SweepConfig) -> Preset:
-        """The preset with the user's changes and the one lambda in it; see `preset_of` for errors."""
-        preset = preset_of(config)
+        """The preset with the user's changes and the one lambda in it; see `preset_of` for errors.
+
+        EASRec is what its paper says: its searches train weights and controllers in turn.
+        """
+        preset = preset_of(config, published=True)
         tradeoff = cast(ComparedConfig, config).tradeoff
         return dataclasses.replace(preset, search=dataclasses.replace(preset.search, tradeoff=tradeoff))
 

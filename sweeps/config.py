@@ -64,8 +64,8 @@ class SweepOptions(DataOptions):
     MLFLOW_TRACKING_URI. It is run again with its own settings, recorded there, and compared with what it was.
     Beside it only --data and options of where to run have a place."""
     independent: bool = False
-    """Share nothing between trials: each has a warm-up of its own and retrains from its own searched
-    supernet. The naive sweep, to see what sharing saves."""
+    """Share nothing between trials: each has a warm-up of its own, trains weights and controllers in turn,
+    and retrains from its own searched supernet. The naive sweep, to see what sharing saves."""
     halve_after: int | None = None
     """Stop retrainings early that cannot reach the front of accuracy and FLOPs: after so many epochs, and
     after each multiple of them by --halve-factor, one that another network of its seed beats in both goes on

@@ -91,9 +91,9 @@ class MethodOptions:
     """Adam's step size for the controllers. Left out: the preset's."""
     controller_interval: int | None = None
     """Weight steps for each step of the controllers. Left out: the preset's."""
-    freeze_weights: bool = False
-    """In the search let the controllers alone learn, on the supernet as its warm-up left it: a quarter of the
-    work."""
+    search_weights: Literal["train", "freeze"] | None = None
+    """In a search: weights and controllers learn in turn (train), or the controllers alone, on the supernet
+    as its warm-up left it (freeze): a quarter of the work. Left out: the preset's."""
     negligible_weight: float | None = None
     """Sampled weights below it count as zero in the weight steps, in [0, 0.01); 0 computes all. Left out: the
     preset's."""

@@ -25,13 +25,22 @@ _RENAMED = {
 """Options whose names are not those of the settings that they change."""
 
 
-def preset_of(config: SweepConfig) -> Preset:
+def preset_of(config: SweepConfig, *, published: bool = False) -> Preset:
     """The preset of a sweep with the user's changes in it.
+
+    Args:
+        config: the sweep.
+        published: whether searches train weights and controllers in turn, as the paper's do, unless the user
+            wants it otherwise. So do those of `--independent`.
 
     Raises:
         InputError: options do not fit together.
     """
     preset = PRESETS[config.preset]()
+    if published or config.independent:
+        preset = dataclasses.replace(
+            preset, search=dataclasses.replace(preset.search, search_weights="train")
+        )
     preset = dataclasses.replace(
         preset,
         space=dataclasses.replace(preset.space, **_given(config, CandidateSpace)),

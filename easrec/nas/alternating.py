@@ -175,7 +175,7 @@ class Method(Protocol):
 
 
 OPTIONAL = (
-    "freeze_weights",
+    "search_weights",
     "temperature",
     "resource",
     "depth_cost",
@@ -280,6 +280,7 @@ def alternate(
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
         iteration = state["iteration"]
     alpha, beta = supernet.controllers.alpha, supernet.controllers.beta
+    weights_learn = config.search_weights == "train"
     planned_steps = planned_controller_steps(data, space, config)
     for epoch in range(len(epochs) + 1, config.search_epochs + 1):
         if has_ended(epochs, config):
@@ -295,7 +296,7 @@ def alternate(
                 progress = Progress(iteration // config.controller_interval, planned_steps)
                 # Of each `controller_interval` iterations the last has the controllers' step, or the first.
                 controllers_turn = (iteration + choosing.weights_first) % config.controller_interval == 0
-                if choosing.weights_first and not config.freeze_weights:
+                if weights_learn and choosing.weights_first:
                     losses.append(_learn(weights, supernet, choosing, batch, progress, epoch, step))
                 if controllers_turn:
                     # Alpha and beta learn without dropout, so that candidates are compared as they will be
@@ -319,7 +320,7 @@ def alternate(
                     optimizer.step()
                     choosing.end_step()
                     parts.append(found)
-                if not (choosing.weights_first or config.freeze_weights):
+                if weights_learn and not choosing.weights_first:
                     losses.append(_learn(weights, supernet, choosing, batch, progress, epoch, step))
                 iteration += 1
             choosing.end_epoch(Progress(iteration // config.controller_interval, planned_steps))

@@ -58,9 +58,10 @@ class SearchConfig:
     """Adam's step size for the controllers."""
     controller_interval: int = 2
     """Weight steps for each step of the controllers."""
-    freeze_weights: bool = False
-    """Leave the weights as the warm-up left them and let the controllers alone learn, in as many steps: a
-    quarter of the work. The controllers then judge by weights that never learnt under their own samples."""
+    search_weights: Literal["train", "freeze"] = "train"
+    """Whether weights and controllers learn in turn (`train`, bilevel optimisation), or the controllers
+    alone, in as many steps, on weights as the warm-up left them (`freeze`): a quarter of the work. The
+    controllers then judge by weights that never learnt under their own samples."""
     temperature: TemperatureSchedule = field(default_factory=TemperatureSchedule)
     """Schedule of the Gumbel-softmax temperature, in the controllers' steps."""
     resource: Resource = "flops"
@@ -102,9 +103,10 @@ class SearchConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {self.dropout}")
-        if self.freeze_weights and self.warmup_epochs == 0:
+        if self.search_weights == "freeze" and self.warmup_epochs == 0:
             raise InputError(
-                "freeze_weights needs weights that have learnt: warmup_epochs must be at least 1"
+                "search_weights 'freeze' needs weights that have learnt: give at least 1 of warmup_epochs, "
+                "or search_weights 'train'"
             )
         if self.max_flops is not None and self.max_flops < 1:
             raise InputError(f"max_flops must be at least 1, got {self.max_flops}")

@@ -73,7 +73,8 @@ def search_flops(space: CandidateSpace, data: SplitData, config: SearchConfig, e
     A controllers' step takes as many validation questions as a weights' step takes sequences. All candidates
     and layers count in each step, which is what samples of the controllers mostly let take part.
     """
-    weights = 0.0 if config.freeze_weights else warmup_flops(space, data, config.max_length, epochs)
+    learn = config.search_weights == "train"
+    weights = warmup_flops(space, data, config.max_length, epochs) if learn else 0.0
     asked = EpochSize.of(data, config.max_length, space).sequences / config.controller_interval
     lengths = np.minimum(data.valid.positions - data.starts[data.valid.rows], config.max_length)
     mean_length = float(lengths[lengths > 0].mean()) if (lengths > 0).any() else 0.0

@@ -21,6 +21,7 @@ CHANGED = {
     "key-norm": {"key_norm"},
     "depth-cost": {"depth_cost"},
     "weights": {"weights"},
+    "search-weights": {"search_weights", "warmup_epochs", "search_epochs", "stable_epochs", "ndcg_patience"},
     "warmup": {"warmup_epochs", "search_epochs", "stable_epochs", "ndcg_patience"},
 }
 
@@ -82,6 +83,9 @@ def test_the_preset_is_whatever_the_user_makes_it(data: SplitData) -> None:
     preset, found = made(data, gate_layers=1, groups=("gates",))
     assert [one.value for one in found if one.preset == preset] == [1]
     assert [one.value for one in found] == [2, 1, 0]
+    preset, found = made(data, search_weights="freeze", groups=("search-weights",))
+    assert [one.value for one in found if one.preset == preset] == ["freeze"]
+    assert [changes(preset, one.preset) for one in found] == [{"search_weights"}, set()]
 
 
 @pytest.mark.parametrize("group", ["attention", "key-norm"])

@@ -110,8 +110,8 @@ def test_what_darts_has_no_use_for_is_refused():
     data = chains(32)
     with pytest.raises(InputError, match=r"DARTS has no resource term: tradeoff must be 0, got 0\.1"):
         alternate(Darts(), data, SPACE, SearchConfig(max_length=LENGTH))
-    frozen = dataclasses.replace(CONFIG, freeze_weights=True, warmup_epochs=1)
-    with pytest.raises(InputError, match="DARTS has no freeze_weights: leave it at its default, got True"):
+    frozen = dataclasses.replace(CONFIG, search_weights="freeze", warmup_epochs=1)
+    with pytest.raises(InputError, match=r"DARTS has no search_weights: leave it .* got 'freeze'"):
         alternate(Darts(), data, SPACE, frozen)
     with pytest.raises(InputError, match=r"weight_decay must be .* at least 0, got -1"):
         Darts(weight_decay=-1)

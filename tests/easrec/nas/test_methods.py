@@ -32,7 +32,7 @@ def test_the_settings_are_those_of_the_papers_and_what_they_use_of_easrecs():
     easrecs = SearchConfig(
         seed=3,
         tradeoff=0.2,
-        freeze_weights=True,
+        search_weights="freeze",
         temperature=TemperatureSchedule(kind="cosine"),
         resource="params",
     )
@@ -42,7 +42,7 @@ def test_the_settings_are_those_of_the_papers_and_what_they_use_of_easrecs():
     assert proxyless.temperature == darts.temperature == SearchConfig().temperature
     assert recnas.temperature == easrecs.temperature
     for settings in (darts, proxyless, recnas):
-        assert (settings.seed, settings.warmup_epochs, settings.freeze_weights) == (3, 0, False)
+        assert (settings.seed, settings.warmup_epochs, settings.search_weights) == (3, 0, "train")
 
 
 def test_an_unknown_name_is_refused():

@@ -241,7 +241,7 @@ def test_weights_learn_from_training_targets_alone_and_controllers_from_validati
 
 def test_frozen_weights_stay_as_the_warm_up_left_them_and_controllers_learn_in_as_many_steps(monkeypatch):
     data, steps = chains(64), {}
-    for freeze in (False, True):
+    for weights in ("train", "freeze"):
         counted = []
 
         def counting(*words, counted=counted, **settings):
@@ -249,16 +249,16 @@ def test_frozen_weights_stay_as_the_warm_up_left_them_and_controllers_learn_in_a
             return controller_loss(*words, **settings)
 
         monkeypatch.setattr(search_module, "controller_loss", counting)
-        found = search(data, SPACE, _config(freeze_weights=freeze))
-        steps[freeze] = counted
-    assert steps[False] == steps[True]
+        found = search(data, SPACE, _config(search_weights=weights))
+        steps[weights] = counted
+    assert steps["train"] == steps["freeze"]
     before, after = found.warm_supernet.state_dict(), found.supernet.state_dict()
     for name, value in before.items():
         assert torch.equal(value, after[name]) == (not name.startswith("controllers.")), name
     report = found.epochs[-1]
     assert "loss" not in report.metrics and report.metrics["steps"] > 0
-    with pytest.raises(InputError, match="freeze_weights needs weights that have learnt"):
-        _config(freeze_weights=True, warmup_epochs=0)
+    with pytest.raises(InputError, match="search_weights 'freeze' needs weights that have learnt"):
+        _config(search_weights="freeze", warmup_epochs=0)
 
 
 def test_negligible_candidates_are_not_computed_in_weight_steps_and_all_are_in_controller_steps(monkeypatch):

@@ -87,7 +87,7 @@ def test_a_search_costs_its_weights_steps_and_its_controllers(interval, monkeypa
     counted = sum(
         int((ids > 0).sum()) * per_layer_position + len(ids) * 2 * data.num_items * 16 for ids in asked
     )
-    frozen = dataclasses.replace(config, warmup_epochs=1, freeze_weights=True)
+    frozen = dataclasses.replace(config, warmup_epochs=1, search_weights="freeze")
     assert search_flops(SPACE, data, frozen, 2) == pytest.approx(controllers)
     # The last batch of an epoch is not full, and every few steps an epoch has one of the controllers' less.
     assert controllers == pytest.approx(2 * counted, rel=0.1)
