@@ -2,7 +2,7 @@
 
     python benchmarks/sweep_cost.py
 
-For each seed in turn: the full-size network trained by itself to early stopping, a sweep of eight lambdas,
+For each seed in turn: the full-size network trained by itself to early stopping, the default sweep,
 the same sweep with each of the named variants, and with `--independent`, each as a process of its own.
 Counted is the processor time of the program and of all processes that it starts, those of Ray too. What is
 done is kept in the cache directory: a stopped run goes on by the same command. Results are printed and
@@ -31,7 +31,6 @@ from sweeps.presets import PRESETS, Preset
 from sweeps.store import code_version, content_key
 
 ROOT = Path(__file__).parents[1]
-TRADEOFFS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 VARIANTS = {"trained": "--search-weights train", "short": "--search-epochs 2"}
 """What makes a sweep dearer or cheaper, by name."""
 _POLL_S = 0.5
@@ -44,8 +43,8 @@ class SweepCostConfig:
 
     seeds: int = 3
     """How many seeds."""
-    tradeoffs: tuple[float, ...] = TRADEOFFS
-    """Grid of lambda."""
+    tradeoffs: tuple[float, ...] = ()
+    """Grid of lambda. Left out: the preset's."""
     data: str = "ml-100k"
     """Data set by name or path."""
     preset: str = "quick"
@@ -130,7 +129,8 @@ def run(config: SweepCostConfig) -> None:
     """Run what is missing, print and write the section."""
     preset = PRESETS[config.preset]()
     space = preset.space
-    owner = content_key([code_version(), config.data, config.preset, list(config.tradeoffs)])
+    tradeoffs = config.tradeoffs or preset.tradeoffs
+    owner = content_key([code_version(), config.data, config.preset, list(tradeoffs)])
     directory = (config.directory or default_cache_dir() / "sweep-cost") / owner
     directory.mkdir(parents=True, exist_ok=True)
     sweeps = ("sweep", *VARIANTS, "independent")
@@ -148,7 +148,7 @@ def run(config: SweepCostConfig) -> None:
         ]  # fmt: skip
         sweep = [
             "pipelines/lambda_sweep.py", *common, "--preset", config.preset,
-            "--tradeoffs", *map(str, config.tradeoffs),
+            "--tradeoffs", *map(str, tradeoffs),
         ]  # fmt: skip
         programs = {
             "plain": plain,
@@ -181,7 +181,7 @@ def section(config: SweepCostConfig, costs: dict[str, list[Cost]], frames: dict[
     """The text of the section, from what was measured of each seed."""
     names = {
         "plain": "the full-size network alone",
-        "sweep": f"a sweep of {len(config.tradeoffs)} lambdas",
+        "sweep": f"a sweep of {len(config.tradeoffs or PRESETS[config.preset]().tradeoffs)} lambdas",
         **{name: f"the same with {option}" for name, option in VARIANTS.items()},
         "independent": "the same with --independent",
     }

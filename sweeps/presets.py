@@ -59,7 +59,7 @@ def quick() -> Preset:
         ),
         retrain=RetrainConfig(max_length=50, max_epochs=100, patience=10, batch_size=64, learning_rate=2e-3),
         transfer_from="warm",
-        tradeoffs=(0.0, 0.03, 0.1, 0.3, 1.0, 3.0),
+        tradeoffs=(0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
     )
 
 
@@ -71,7 +71,7 @@ def smoke() -> Preset:
         space=replace(parent.space, hidden_size=32, inner_size=64, num_layers=2),
         search=replace(parent.search, warmup_epochs=1, search_epochs=2),
         retrain=replace(parent.retrain, max_epochs=2, batch_size=32),
-        tradeoffs=(0.0, 3.0),
+        tradeoffs=(0.0, 10.0),
         num_users=300,
         latency_repeats=50,
     )

@@ -34,6 +34,8 @@ def data_mib() -> float:
 def main(directory: Path, more_mib: float) -> dict[str, object]:
     """Run the trial on a store in the directory."""
     torch.set_num_threads(1)
+    # An optimizer has torch load its compiler, 70 MiB of code; what is short here is memory for batches.
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     data = leave_one_out(synthetic_interactions(300, 200, 60, seed=0))
     trial = TrialConfig(
         space=CandidateSpace(64, 256, 4, 4, (0.0, 0.5), (0.0, 0.5)),

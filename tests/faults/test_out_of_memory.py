@@ -33,6 +33,8 @@ from tests.faults.sweep_process import (
 
 LESS_MIB, TOO_LITTLE_MIB = 150.0, 10.0
 """Less memory than a batch of 256 sequences needs, and less than the supernet."""
+COMPILER_MIB = 70.0
+"""What the code takes that torch loads with the first optimizer."""
 
 pytestmark = pytest.mark.skipif(
     not hasattr(psutil, "RLIMIT_DATA"), reason="only Linux limits the memory of another process"
@@ -107,22 +109,25 @@ def test_a_sweep_goes_on_when_one_trial_has_less_memory_and_another_too_little(
 ) -> None:
     output = tmp_path / "sweep"
     options = [
-        "--data", str(large_log), "--preset", "smoke", "--tradeoffs", "0", "0.1", "100", "--device", "cpu",
+        # Two trials: a third would come to a process that cannot even take it, before its limit is lifted.
+        "--data", str(large_log), "--preset", "smoke", "--tradeoffs", "0", "100", "--device", "cpu",
         "--hidden-size", "64", "--inner-size", "256", "--num-layers", "4", "--max-length", "50",
         "--batch-size", "256", "--warmup-epochs", "1", "--search-epochs", "2", "--retrain-epochs", "2",
+        "--search-weights", "train",
     ]  # fmt: skip
     unlimited = (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY)
     with running(sweep_words(options, output), output) as sweep:
         begun: list[Path] = []
         holders = []
-        for more_mib in (TOO_LITTLE_MIB, LESS_MIB):
+        # A search begins by loading torch's compiler.
+        for more_mib in (TOO_LITTLE_MIB + COMPILER_MIB, LESS_MIB + COMPILER_MIB):
             new = sweep.until(lambda: set(entries(output, "search")) - set(begun) or None, "search")
             begun.append(min(new))
             holders.append(limit(sweep, begun[-1], more_mib))
         too_little, less = begun
         for entry, holder in zip(begun, holders, strict=True):
             sweep.until(partial(read, entry / RESULT), "result of the search")
-            holder.rlimit(psutil.RLIMIT_DATA, unlimited)  # another trial may come to this process
+            holder.rlimit(psutil.RLIMIT_DATA, unlimited)
         status, said, errors = sweep.end()
     assert status == 1, said + errors
     assert "Traceback" not in said + errors
@@ -137,7 +142,7 @@ def test_a_sweep_goes_on_when_one_trial_has_less_memory_and_another_too_little(
     first_ms, latest_ms = read(too_little / ATTEMPTS)
     assert first_ms == latest_ms
     frame = pd.read_parquet(output / "results.parquet")
-    assert sorted(frame["status"]) == ["failed", "finished", "finished"]
+    assert sorted(frame["status"]) == ["failed", "finished"]
     assert_recorded_once(output)
-    assert len(mlflow_runs(output)) == 4
+    assert len(mlflow_runs(output)) == 3
     assert_nothing_half_written(output)
