@@ -184,7 +184,7 @@ def apply(point: Point, preset: Preset) -> Preset:
 
 def tradeoff_space() -> SearchSpace:
     """Lambda alone: what a grid of a lambda sweep is drawn from. One warm-up per seed."""
-    return SearchSpace(tradeoff=Interval(0.003, 10.0, log=True))
+    return SearchSpace(tradeoff=Interval(0.003, 30.0, log=True))
 
 
 def controllers_space() -> SearchSpace:
