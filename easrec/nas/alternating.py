@@ -285,7 +285,7 @@ def alternate(
     for epoch in range(len(epochs) + 1, config.search_epochs + 1):
         if has_ended(epochs, config):
             break
-        clock, begun = EpochClock(), weights.num_sequences
+        clock, num_sequences = EpochClock(), 0
         validation = validation_stream(data, config, epoch)
         losses: list[float] = []
         parts: list[Figures] = []
@@ -293,6 +293,8 @@ def alternate(
         with seeded(config.seed, choosing.name, epoch, device):
             batches = epoch_batches(data, space, config, config.warmup_epochs + epoch)
             for step, batch in enumerate(batches, 1):
+                # Those of an epoch, also where the weights are at rest and only the controllers learn.
+                num_sequences += len(batch.item_ids)
                 progress = Progress(iteration // config.controller_interval, planned_steps)
                 # Of each `controller_interval` iterations the last has the controllers' step, or the first.
                 controllers_turn = (iteration + choosing.weights_first) % config.controller_interval == 0
@@ -324,7 +326,7 @@ def alternate(
                     losses.append(_learn(weights, supernet, choosing, batch, progress, epoch, step))
                 iteration += 1
             choosing.end_epoch(Progress(iteration // config.controller_interval, planned_steps))
-        clock.trained(weights.num_sequences - begun)
+        clock.trained(num_sequences)
         for trained, learning_rate in (
             (supernet.weight_parameters(), config.learning_rate),
             ([alpha, beta], config.controller_learning_rate),

@@ -46,7 +46,7 @@ def options(log: Path, output: Path) -> list[object]:
     return [
         "--data", log, "--output", output, "--preset", "smoke", "--tradeoffs", *TRADEOFFS, "--device", "cpu",
         "--hidden-size", 16, "--inner-size", 32, "--max-length", 10, "--search-epochs", EPOCHS,
-        "--stable-epochs", EPOCHS, "--retrain-epochs", 2,
+        "--stable-epochs", EPOCHS, "--retrain-epochs", 2, "--search-weights", "train",
     ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ def command(output: Path, log: Path) -> list[str]:
         sys.executable, str(ROOT / "pipelines" / "lambda_sweep.py"),
         "--data", str(log), "--output", str(output), "--preset", "smoke", "--tradeoffs", "0", "0.001", "100",
         "--hidden-size", "16", "--inner-size", "32", "--max-length", "10", "--search-epochs", "3",
-        "--retrain-epochs", "1",
+        "--search-weights", "train", "--retrain-epochs", "1",
     ]  # fmt: skip
 
 

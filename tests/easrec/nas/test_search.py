@@ -257,6 +257,7 @@ def test_frozen_weights_stay_as_the_warm_up_left_them_and_controllers_learn_in_a
         assert torch.equal(value, after[name]) == (not name.startswith("controllers.")), name
     report = found.epochs[-1]
     assert "loss" not in report.metrics and report.metrics["steps"] > 0
+    assert report.sequences_per_s > 0
     with pytest.raises(InputError, match="search_weights 'freeze' needs weights that have learnt"):
         _config(search_weights="freeze", warmup_epochs=0)
 
