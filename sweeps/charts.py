@@ -62,7 +62,7 @@ def pareto_png(
     right.margins(x=0.14)
     right.tick_params(labelleft=False)
     left.set_ylim(*_accuracy_limits(panels[0]))
-    _log_axis(left, panels[0].means["x"].tolist())
+    log_axis(left, panels[0].means["x"].tolist())
     for axes, panel in zip((left, right), panels, strict=True):
         _bars(axes, panel)
     lines = [_step_line(axes, panel) for axes, panel in zip((left, right), panels, strict=True)]
@@ -162,7 +162,8 @@ def _step_line(axes: Axes, panel: Panel) -> list[tuple[float, float]]:
     return corners
 
 
-def _log_axis(axes: Axes, costs: list[float]) -> None:
+def log_axis(axes: Axes, costs: list[float]) -> None:
+    """Show costs by their ratios, with room on both sides."""
     axes.set_xscale("log")
     low, high = min(costs), max(costs)
     room = max((high / low) ** 0.16, 1.35)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
 from easrec.files import write_atomically
+from sweeps.charts import log_axis
 from sweeps.oracle_tables import SUPERNET, Truth
 
 _FRONT = "#0b6e99"
@@ -52,8 +52,7 @@ def oracle_png(truth: Truth, sweeps: Mapping[Path, pd.DataFrame], path: Path, *,
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     left.step(front["flops"], front[accuracy], where="post", color=_FRONT, alpha=0.5)
-    left.set_xscale("log")
-    left.xaxis.set_major_formatter(EngFormatter())
+    log_axis(left, truth.means["flops"].tolist())
     left.set_xlabel("FLOPs of one sequence")
     left.set_ylabel(f"{accuracy} after retraining, mean over seeds")
     right.set_xlabel("NDCG@10 with the warm supernet's weights")
