@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,8 @@ def test_a_sweep_goes_on_when_one_trial_has_less_memory_and_another_too_little(
         too_little, less = begun
         for entry, holder in zip(begun, holders, strict=True):
             sweep.until(partial(read, entry / RESULT), "result of the search")
-            holder.rlimit(psutil.RLIMIT_DATA, unlimited)
+            with suppress(psutil.NoSuchProcess):  # of the trial that failed, it may have ended
+                holder.rlimit(psutil.RLIMIT_DATA, unlimited)
         status, said, errors = sweep.end()
     assert status == 1, said + errors
     assert "Traceback" not in said + errors
