@@ -177,6 +177,6 @@ def test_a_sweep_that_the_time_limit_stops_is_queued_again_and_goes_on(
     again = subprocess.run(words, env=slurm, capture_output=True, text=True, check=False, timeout=600)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "--resume" in (tmp_path / "srun").read_text().split()
-    assert sorted(pd.read_parquet(output / "results.parquet")["tradeoff"]) == [0.0, 10.0]
+    assert sorted(pd.read_parquet(output / "results.parquet")["tradeoff"]) == [0.0, 3.0]
     assert (tmp_path / "scontrol").read_text() == "requeue 1234567\n"
     assert [path.name for path in output.parent.iterdir()] == ["first"]
