@@ -121,6 +121,7 @@ class SearchConfig:
         for name, choices in (
             ("stop_on", ("choice", "ndcg")),
             ("controller_data", ("valid", "train_split")),
+            ("search_weights", ("train", "freeze")),
             ("resource", get_args(Resource)),
             ("depth_cost", get_args(DepthCost)),
             ("depth_refresh", ("epoch", "interval")),

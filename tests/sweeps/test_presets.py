@@ -8,6 +8,11 @@ from easrec.data.sequences import leave_one_out
 from easrec.data.synthetic import synthetic_interactions
 from easrec.nas.search import search
 from easrec.retrain import retrain
+from sweeps.ablate_config import AblateConfig
+from sweeps.compare import Comparison
+from sweeps.compare_config import CompareConfig
+from sweeps.config import SweepConfig
+from sweeps.plan import preset_of
 from sweeps.presets import paper, quick, smoke
 
 
@@ -16,6 +21,20 @@ def test_quick_searches_the_sizes_it_is_documented_with() -> None:
     assert [preset.space.sizes(k) for k in range(3)] == [(64, 256), (32, 128), (16, 64)]
     assert (preset.space.num_layers, preset.space.num_heads, preset.space.gate_layers) == (4, 4, 2)
     assert (preset.search.max_length, preset.search.warmup_epochs, preset.search.search_epochs) == (50, 5, 5)
+
+
+def test_weights_rest_in_the_searches_of_quick_but_not_where_the_paper_is_followed() -> None:
+    def weights(config: SweepConfig, **how: bool) -> str:
+        return preset_of(config, **how).search.search_weights
+
+    assert weights(SweepConfig()) == "freeze"
+    assert weights(SweepConfig(search_weights="train")) == "train"
+    assert weights(SweepConfig(preset="paper")) == "train"
+    assert weights(SweepConfig(independent=True)) == "train"
+    assert weights(SweepConfig(independent=True, search_weights="freeze")) == "freeze"
+    assert weights(SweepConfig(), published=True) == "train"
+    for published in (CompareConfig(), AblateConfig()):
+        assert Comparison.preset_for(published).search.search_weights == "train"
 
 
 def test_smoke_has_the_stages_of_quick() -> None:

@@ -258,6 +258,8 @@ def test_frozen_weights_stay_as_the_warm_up_left_them_and_controllers_learn_in_a
     report = found.epochs[-1]
     assert "loss" not in report.metrics and report.metrics["steps"] > 0
     assert report.sequences_per_s > 0
+    with pytest.raises(InputError, match=r"search_weights must be one of .* got 'frozen'"):
+        _config(search_weights="frozen")
     with pytest.raises(InputError, match="search_weights 'freeze' needs weights that have learnt"):
         _config(search_weights="freeze", warmup_epochs=0)
 
