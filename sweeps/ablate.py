@@ -11,6 +11,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.models.architecture import Attention
 from easrec.nas.resources import DepthCost
+from easrec.nas.search_config import WarmupPaths
 from sweeps.ablate_config import AblateConfig
 from sweeps.cluster import Cluster
 from sweeps.compare import Comparison, Section
@@ -122,11 +123,21 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
                 Variant(group, "freeze", "weights at rest", _with_search(warm, search_weights="freeze")),
             ]
         else:
-            epochs = search.warmup_epochs or _WARM_UP
+            warm = _with_warm_up(preset, search.warmup_epochs or _WARM_UP)
+            of_kind: dict[WarmupPaths, str] = {
+                "mixture": "of all candidates, mixed",
+                "sandwich": "of three networks a step",
+            }
             found += [
-                Variant(group, value, f"warm-up of {value} epochs", _with_warm_up(preset, value))
-                for value in (epochs, 0)
+                Variant(
+                    group,
+                    kind,
+                    f"warm-up of {warm.search.warmup_epochs} epochs, {label}",
+                    _with_search(warm, warmup_paths=kind),
+                )
+                for kind, label in of_kind.items()
             ]
+            found.append(Variant(group, 0, "no warm-up", _with_warm_up(preset, 0)))
     return found
 
 

@@ -16,7 +16,8 @@ class AblateConfig(ComparedConfig):
     gates: data-aware gates of 2, 1 and 0 layers (Table V). attention: causal against bidirectional.
     key-norm: of a feature over positions against that of a position. depth-cost: how the depth enters the
     resource term. weights: independent candidates against nested slices. search-weights: weights that learn
-    in the search against those of the warm-up. warmup: with against without, the same epochs in sum.
+    in the search against those of the warm-up. warmup: of all candidates mixed, of three networks a step, and
+    none, the same epochs in sum.
     """
 
     groups: tuple[Group, ...] = ()

@@ -368,7 +368,9 @@ class Tried:
         spent = search_flops(trial.space, data, trial.search, len(searched.value["epochs"]))
         spent += retraining_flops(architecture, data, max_length, len(retrained.value["epochs"]))
         if self._retraining.transfer_from == "fresh":  # then it needs no warm-up, and is given its price
-            spent += warmup_flops(trial.space, data, max_length, len(warmed.value["epochs"]))
+            spent += warmup_flops(
+                trial.space, data, max_length, len(warmed.value["epochs"]), trial.search.warmup_paths
+            )
         return spent
 
     def _next(self, data: SplitData, store: Store) -> Architecture | None:

@@ -134,7 +134,9 @@ def trial_record(
         "warmup_s": warmed.value["warmup_s"],
         "search_s": searched.value["search_s"],
         "retrain_s": retrained.value["retrain_s"],
-        "warmup_flops": warmup_flops(trial.space, data, max_length, len(warmed.value["epochs"])),
+        "warmup_flops": warmup_flops(
+            trial.space, data, max_length, len(warmed.value["epochs"]), trial.search.warmup_paths
+        ),
         "search_flops": search_flops(trial.space, data, trial.search, len(searched.value["epochs"])),
         "retrain_flops": retraining_flops(
             architecture, data, trial.retrain.max_length, len(retrained.value["epochs"])

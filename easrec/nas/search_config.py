@@ -10,6 +10,8 @@ from easrec.nas.controllers import TemperatureSchedule
 from easrec.nas.resources import DepthCost, Resource
 from easrec.weight_steps import Loss, check_loss_settings
 
+WarmupPaths = Literal["mixture", "sandwich"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchConfig:
@@ -23,6 +25,11 @@ class SearchConfig:
     """Positions of a sequence (N)."""
     warmup_epochs: int = 5
     """Epochs in which only the weights learn, all candidates and exits weighing the same."""
+    warmup_paths: WarmupPaths = "mixture"
+    """What a step of the warm-up trains: the mixture of all candidates and exits with equal weights, as the
+    search's first samples nearly are (`mixture`), or single networks, as they are derived in the end: the
+    largest of the space, the smallest, and one drawn anew each step (`sandwich`). In shared weights the
+    widest columns otherwise learn least, since only the wide candidates have them."""
     search_epochs: int = 10
     """The most epochs of the search itself."""
     stop_on: Literal["choice", "ndcg"] = "choice"
@@ -121,6 +128,7 @@ class SearchConfig:
         for name, choices in (
             ("stop_on", ("choice", "ndcg")),
             ("controller_data", ("valid", "train_split")),
+            ("warmup_paths", get_args(WarmupPaths)),
             ("search_weights", ("train", "freeze")),
             ("resource", get_args(Resource)),
             ("depth_cost", get_args(DepthCost)),
@@ -140,6 +148,7 @@ class SearchConfig:
             "seed",
             "max_length",
             "warmup_epochs",
+            "warmup_paths",
             "batch_size",
             "learning_rate",
             "dropout",

@@ -12,7 +12,8 @@ import numpy as np
 from easrec.data.sequences import SplitData
 from easrec.models.architecture import Architecture, CandidateSpace
 from easrec.nas.resources import network_flops, scoring_flops
-from easrec.nas.search_config import SearchConfig
+from easrec.nas.search_config import SearchConfig, WarmupPaths
+from easrec.nas.warmup import extremes
 from easrec.training import training_form
 
 _TRAINING = 3
@@ -61,10 +62,25 @@ def retraining_flops(architecture: Architecture, data: SplitData, max_length: in
     return _TRAINING * epochs * size.forward_flops(architecture, max_length, data.num_items)
 
 
-def warmup_flops(space: CandidateSpace, data: SplitData, max_length: int, epochs: int) -> float:
-    """FLOPs of `epochs` epochs of training the weights of the supernet, where every candidate takes part."""
+def warmup_flops(
+    space: CandidateSpace, data: SplitData, max_length: int, epochs: int, paths: WarmupPaths = "mixture"
+) -> float:
+    """FLOPs of `epochs` epochs of training the weights of the supernet; see `easrec.nas.warmup.paths`.
+
+    Of a mixture every candidate takes part. What is drawn of a `sandwich` counts with its mean.
+    """
     size = EpochSize.of(data, max_length, space)
-    return _TRAINING * epochs * _supernet_flops(space, size, max_length, data.num_items)
+    if paths == "mixture":
+        return _TRAINING * epochs * _supernet_flops(space, size, max_length, data.num_items)
+
+    def one(candidate: int, layers: int) -> float:
+        network = network_flops(space.architecture(candidate, layers), max_length) / max_length
+        return size.positions * network + size.targets * 2 * data.num_items * space.hidden_size
+
+    smallest, largest = extremes(space)
+    drawn = [one(k, layers) for k in range(len(space)) for layers in range(1, space.num_layers + 1)]
+    forward = one(largest, space.num_layers) + one(smallest, 1) + sum(drawn) / len(drawn)
+    return _TRAINING * epochs * forward
 
 
 def search_flops(space: CandidateSpace, data: SplitData, config: SearchConfig, epochs: int) -> float:

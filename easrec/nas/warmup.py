@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from easrec.allocator import trim_heap
 from easrec.compute import compile_layers
@@ -13,7 +15,8 @@ from easrec.data.batches import Batch
 from easrec.data.holdout import hold_out_last_targets
 from easrec.data.sequences import SplitData
 from easrec.models.architecture import CandidateSpace
-from easrec.nas.search_config import SearchConfig
+from easrec.nas.resources import network_flops
+from easrec.nas.search_config import SearchConfig, WarmupPaths
 from easrec.nas.supernet import Supernet
 from easrec.training import (
     EpochClock,
@@ -79,7 +82,7 @@ def warm_up(
     checkpoint_dir: Path | str | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> WarmUp:
-    """Train the supernet's weights alone, with p = 1/K and q = 1/L; independent of the trade-off.
+    """Train the supernet's weights alone, as `config.warmup_paths` says; independent of the trade-off.
 
     Args:
         data: the split; only training sequences are used.
@@ -106,18 +109,18 @@ def warm_up(
         supernet.load_state_dict(state["supernet"])
         weights.load_state_dict(state["weights"])
         epochs = [EpochReport(**epoch) for epoch in state["epochs"]]
-    width = torch.full((len(space),), 1 / len(space), device=device)
-    depth = torch.full((space.num_layers,), 1 / space.num_layers, device=device)
     supernet.train()
     for epoch in range(len(epochs) + 1, config.warmup_epochs + 1):
         clock, begun = EpochClock(), weights.num_sequences
         losses = []
         with seeded(config.seed, "warmup", epoch, device):
             for step, batch in enumerate(epoch_batches(data, space, config, epoch), 1):
+                # Drawn before the step, which may compute its loss in parts, and anew where memory runs out.
+                drawn = paths(space, config.warmup_paths, device)
                 losses.append(
                     weights.step(
                         batch,
-                        lambda part, negatives: supernet.loss(part, width, depth, negatives),
+                        partial(_mean_loss, supernet, drawn),
                         stage="warmup",
                         epoch=epoch,
                         step=step,
@@ -146,6 +149,38 @@ def warm_up(
         if on_epoch is not None:
             on_epoch(epochs[-1])
     return WarmUp(supernet.eval(), weights.state_dict(), owner, epochs, weights.micro_batches.size)
+
+
+def paths(space: CandidateSpace, kind: WarmupPaths, device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
+    """p (K,) and q (L,) of the networks that a step of the warm-up trains; its loss is the mean of theirs.
+
+    `mixture` is one, p = 1/K and q = 1/L. `sandwich` are three with one-hot p and q: the largest candidate at
+    the full depth, the smallest at depth 1, and one drawn from torch's global generator, all equally likely
+    (the sandwich rule of Yu and Huang, 2019, "Universally slimmable networks", with one network between).
+    """
+    num_candidates, num_layers = len(space), space.num_layers
+    if kind == "mixture":
+        width = torch.full((num_candidates,), 1 / num_candidates, device=device)
+        depth = torch.full((num_layers,), 1 / num_layers, device=device)
+        return [(width, depth)]
+    smallest, largest = extremes(space)
+    drawn = int(torch.randint(num_candidates, ())), int(torch.randint(num_layers, ()))
+    ends = (largest, num_layers - 1), (smallest, 0)
+    widths, depths = torch.eye(num_candidates, device=device), torch.eye(num_layers, device=device)
+    return [(widths[candidate], depths[layer]) for candidate, layer in (*ends, drawn)]
+
+
+def extremes(space: CandidateSpace) -> tuple[int, int]:
+    """The candidates, from 0, whose networks have the fewest and the most FLOPs."""
+    by_flops = sorted(range(len(space)), key=lambda k: network_flops(space.architecture(k, 1), 1))
+    return by_flops[0], by_flops[-1]
+
+
+def _mean_loss(
+    supernet: Supernet, drawn: list[tuple[Tensor, Tensor]], part: Batch, negatives: Tensor | None
+) -> Tensor:
+    losses = [supernet.loss(part, width, depth, negatives) for width, depth in drawn]
+    return sum(losses[1:], losses[0]) / len(losses)
 
 
 def epoch_batches(

@@ -22,7 +22,7 @@ CHANGED = {
     "depth-cost": {"depth_cost"},
     "weights": {"weights"},
     "search-weights": {"search_weights", "warmup_epochs", "search_epochs", "stable_epochs", "ndcg_patience"},
-    "warmup": {"warmup_epochs", "search_epochs", "stable_epochs", "ndcg_patience"},
+    "warmup": {"warmup_epochs", "warmup_paths", "search_epochs", "stable_epochs", "ndcg_patience"},
 }
 
 
@@ -58,16 +58,17 @@ def test_each_variant_changes_its_own_setting_and_one_of_each_group_none(name: s
     assert list(groups) == list(CHANGED)
     for group, all_changes in groups.items():
         assert all_changes.count(set()) == 1, group
-        assert len(all_changes) == {"gates": 3, "depth-cost": 4}.get(group, 2)
+        assert len(all_changes) == {"gates": 3, "depth-cost": 4, "warmup": 3}.get(group, 2)
     assert len({one.method for one in found}) == len(found)
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
 def test_a_run_without_a_warm_up_has_as_many_epochs(name: str, data: SplitData) -> None:
     _, found = made(data, preset=name, groups=("warmup",))
-    with_it, without = (one.preset.search for one in found)
-    assert with_it.warmup_epochs > 0 and without.warmup_epochs == 0
-    assert with_it.warmup_epochs + with_it.search_epochs == without.search_epochs
+    mixture, sandwich, without = (one.preset.search for one in found)
+    assert mixture.warmup_epochs > 0 and without.warmup_epochs == 0
+    assert mixture.warmup_epochs + mixture.search_epochs == without.search_epochs
+    assert sandwich == dataclasses.replace(mixture, warmup_paths="sandwich")
 
 
 def test_steps_have_as_many_targets_with_other_attention(data: SplitData) -> None:

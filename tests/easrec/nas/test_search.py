@@ -17,6 +17,7 @@ from easrec.nas.controllers import Controllers, TemperatureSchedule, relaxed_cho
 from easrec.nas.resources import candidate_costs
 from easrec.nas.search import SearchConfig, controller_loss, search, warm_up
 from easrec.nas.supernet import Supernet
+from easrec.nas.warmup import _mean_loss, paths
 from easrec.training import NonFiniteLossError, state_digest
 from tests.easrec.chains import LENGTH, chains
 from tests.randomise import randomise
@@ -183,9 +184,10 @@ class _Interrupted(Exception):
     pass
 
 
+@pytest.mark.parametrize("paths", ["mixture", "sandwich"])
 @pytest.mark.parametrize(("stage", "epoch"), [("warmup", 1), ("search", 1), ("search", 2)])
-def test_an_interrupted_search_resumes_exactly(tmp_path, stage, epoch):
-    data, config = chains(64), _config(warmup_epochs=2)
+def test_an_interrupted_search_resumes_exactly(tmp_path, stage, epoch, paths):
+    data, config = chains(64), _config(warmup_epochs=2, warmup_paths=paths)
     whole = search(data, SPACE, config)
     seen = []
 
@@ -580,6 +582,60 @@ def test_all_candidates_and_exits_weigh_the_same_in_the_warm_up(monkeypatch):
     monkeypatch.setattr(Supernet, "loss", record)
     warm_up(chains(64), SPACE, _config())
     assert weights == [([0.5, 0.5], [0.5, 0.5])] * 2
+
+
+def test_a_sandwich_trains_the_largest_the_smallest_and_any_network_between(monkeypatch):
+    space = CandidateSpace(16, 32, 3, 1, (0.5, 0, 0.75), (0.5, 0.25, 0.75))
+    seen = []
+    loss = Supernet.loss
+
+    def record(supernet, batch, width, depth, negatives=None):
+        seen.append((width.tolist(), depth.tolist()))
+        return loss(supernet, batch, width, depth, negatives)
+
+    monkeypatch.setattr(Supernet, "loss", record)
+    warm_up(chains(64), space, _config(warmup_epochs=60, warmup_paths="sandwich"))
+    assert all(sorted(weights) == [0, 0, 1] for pair in seen for weights in pair)
+    chosen = [(width.index(1), depth.index(1) + 1) for width, depth in seen]
+    assert set(chosen[0::3]) == {(1, 3)}
+    assert set(chosen[1::3]) == {(2, 1)}
+    drawn = chosen[2::3]
+    assert len(drawn) == 2 * 60  # a draw for each step
+    counts = [drawn.count((k, layers)) for k in range(3) for layers in (1, 2, 3)]
+    # 120 draws from 9: that one of them comes less than 3 times has a probability below 0.001.
+    assert min(counts) >= 3
+
+
+def test_a_step_of_a_sandwich_has_the_mean_gradient_of_its_networks_by_themselves():
+    space = CandidateSpace(8, 16, 2, 2, (0, 0.5), (0, 0.5), weights="shared")
+    data = chains(64)
+    supernet = randomise(Supernet(space, data.num_items, LENGTH, dropout=0.0)).double()
+    batch = next(iter(training_batches(data, LENGTH, 32, form="windows", seed=0, epoch=1)))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        drawn = paths(space, "sandwich")
+    _mean_loss(supernet, drawn, batch, None).backward()
+    expected = torch.zeros_like(supernet.item_embedding.weight)
+    for width, depth in drawn:
+        candidate, layers = int(width.argmax()), int(depth.argmax()) + 1
+        alone = supernet.extract(space.architecture(candidate, layers)).double()
+        alone.loss(batch).backward()
+        size = alone.architecture.hidden_size
+        expected[:, :size] += alone.item_embedding.weight.grad / 3
+    found = supernet.item_embedding.weight.grad
+    # The extracted networks hold the weights in single precision.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_all_parts_of_a_batch_train_the_networks_drawn_for_its_step():
+    """Micro-batches change no gradient, so not what is drawn either: their sum is the whole batch's."""
+    data = chains(64)
+    whole, parts = (
+        warm_up(data, SPACE, _config(warmup_paths="sandwich", dropout=0.0, micro_batch_size=size)).supernet
+        for size in (None, 8)
+    )
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_each_epoch_has_its_own_order_of_training_and_validation_targets(monkeypatch):

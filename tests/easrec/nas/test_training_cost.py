@@ -16,6 +16,7 @@ from easrec.models.packing import Packing
 from easrec.models.transformer import SequentialRecommender
 from easrec.nas.search import SearchConfig, search
 from easrec.nas.training_cost import EpochSize, retraining_flops, search_flops, warmup_flops
+from easrec.nas.warmup import paths
 from easrec.training import training_form
 
 SPACE = CandidateSpace(16, 32, 3, 4, (0, 0.5), (0, 0.5))
@@ -68,6 +69,26 @@ def test_epochs_add_up_and_larger_networks_cost_more():
     alone = [retraining_flops(SPACE.architecture(k, 3), data, 10, 1) for k in range(2)]
     scores_of_the_small_one = 3 * EpochSize.of(data, 10, SPACE).targets * 2 * data.num_items * 8
     assert warmup_flops(SPACE, data, 10, 1) == pytest.approx(sum(alone) - scores_of_the_small_one)
+
+
+def test_a_sandwich_costs_its_three_networks():
+    data, epochs = _data(), 400
+    size = EpochSize.of(data, 10, SPACE)
+
+    def trained(candidate, layers):  # scored by the width of the supernet, whatever its own
+        own = retraining_flops(SPACE.architecture(candidate, layers), data, 10, 1)
+        missing = SPACE.hidden_size - SPACE.sizes(candidate)[0]
+        return own + 3 * size.targets * 2 * data.num_items * missing
+
+    spent = 0.0
+    torch.manual_seed(0)
+    for _ in range(epochs):
+        for width, depth in paths(SPACE, "sandwich"):
+            spent += trained(int(width.argmax()), int(depth.argmax()) + 1)
+    assert warmup_flops(SPACE, data, 10, epochs, "sandwich") == pytest.approx(spent, rel=0.02)
+    alone = CandidateSpace(16, 32, 1, 4, (0,), (0,))
+    three = 3 * retraining_flops(alone.architecture(0, 1), data, 10, 1)
+    assert warmup_flops(alone, data, 10, 1, "sandwich") == pytest.approx(three)
 
 
 @pytest.mark.parametrize("interval", [1, 3])
