@@ -14,6 +14,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.tune import TuneError
 
 from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
@@ -88,7 +89,7 @@ def train_trials(
 
     Returns:
         Trial id -> what went wrong, for trials that crashed more than `MAX_RETRIES` times, or had not ended
-        when Ray's memory monitor had stopped all of them as often.
+        when want of memory had stopped all of them as often.
 
     Raises:
         StorageError, DiskFullError: what was found of a retraining could not be written down.
@@ -99,12 +100,15 @@ def train_trials(
         try:
             _fit(missing, data, store, cluster, on_busy, program, halving, more, watcher)
             break
-        except RuntimeError as error:
-            # Tune takes a process that died for a trial to be started again, but one that Ray's memory
-            # monitor ended for the end of everything.
-            if not isinstance(error.__cause__, RayError):
+        except (RuntimeError, TuneError) as error:
+            # Tune takes a process that died for a trial to be started again, but for the end of everything
+            # one that Ray's memory monitor ended, and one too short of memory to unpack what it is sent.
+            if isinstance(error.__cause__, RayError):
+                reason = _sentence(error.__cause__)
+            elif isinstance(error, TuneError) and "MemoryError" in str(error):
+                reason = "MemoryError: a worker had no memory left to take its next trial"
+            else:
                 raise
-            reason = _sentence(error.__cause__)
             if attempt == MAX_RETRIES:
                 for trial in missing:
                     if trial.trial_id not in watcher.ended:

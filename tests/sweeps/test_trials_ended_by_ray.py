@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune import TuneError
 
 import sweeps.tuner as tuner_module
 from sweeps.tuner import MAX_RETRIES, train_trials
@@ -69,6 +70,16 @@ def test_those_that_never_end_fail_in_a_sentence(monkeypatch: pytest.MonkeyPatch
     assert started[1:] == [["a", "c"]] * MAX_RETRIES
 
 
-def test_any_other_error_of_tune_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RuntimeError, match="a mistake"):
-        train(monkeypatch, [([], RuntimeError("a mistake"))])
+def test_a_worker_without_memory_for_its_next_trial_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune then raises the worker's traceback as text."""
+    traceback = (
+        "Traceback (most recent call last):\n  ...\nray.exceptions.RaySystemError: System error: MemoryError"
+    )
+    found = train(monkeypatch, [(["b"], TuneError(traceback)), (["a", "c"], None)])
+    assert found == ({}, ["b", "a", "c"], [["a", "b", "c"], ["a", "c"]])
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, TuneError])
+def test_any_other_error_of_tune_passes(monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="a mistake"):
+        train(monkeypatch, [([], kind("a mistake"))])
