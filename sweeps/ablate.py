@@ -9,7 +9,7 @@ from rich.console import Console
 
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
-from easrec.models.architecture import Attention
+from easrec.models.architecture import Attention, Weights
 from easrec.nas.resources import DepthCost
 from easrec.nas.search_config import WarmupPaths
 from sweeps.ablate_config import AblateConfig
@@ -20,7 +20,7 @@ from sweeps.compare_paper import gates_beside_paper
 from sweeps.compare_tables import Contest
 from sweeps.compare_text import Grid
 from sweeps.compare_trial import Contestant, Searched
-from sweeps.plan import trials_of_seeds
+from sweeps.plan import trials_of_seeds, warmup_paths
 from sweeps.presets import Preset
 from sweeps.store import code_version
 from sweeps.summary import counted
@@ -111,9 +111,15 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
                 changed = _with_search(preset, depth_cost=cost)
                 found.append(Variant(group, cost, cost.replace("_", " "), changed))
         elif group == "weights":
+            kinds: tuple[Weights, ...] = get_args(Weights)
             found += [
-                Variant(group, value, f"{value} weights", _with_space(preset, weights=value))
-                for value in ("independent", "shared")
+                Variant(
+                    group,
+                    value,
+                    f"{value} weights",
+                    preset if value == space.weights else _with_weights(preset, value),
+                )
+                for value in kinds
             ]
         elif group == "search-weights":
             # Weights that stay as a warm-up left them need one.
@@ -143,6 +149,11 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
 
 def _with_space(preset: Preset, **changes: object) -> Preset:
     return dataclasses.replace(preset, space=dataclasses.replace(preset.space, **changes))  # type: ignore[arg-type]
+
+
+def _with_weights(preset: Preset, weights: Weights) -> Preset:
+    """The other kind of weights, with the warm-up that a sweep gives them."""
+    return _with_search(_with_space(preset, weights=weights), warmup_paths=warmup_paths(weights))
 
 
 def _with_search(preset: Preset, **changes: object) -> Preset:

@@ -70,7 +70,8 @@ class MethodOptions:
     """Epochs of the warm-up. Left out: the preset's."""
     warmup_paths: Literal["mixture", "sandwich"] | None = None
     """What a step of the warm-up trains: the mixture of all candidates and depths, or three single networks,
-    the largest, the smallest and one drawn anew (sandwich). Left out: the preset's."""
+    the largest, the smallest and one drawn anew (sandwich). Left out: sandwich where weights are shared,
+    else mixture."""
     search_epochs: int | None = None
     """The most epochs of a search. Left out: the preset's."""
     stop_on: Literal["choice", "ndcg"] | None = None

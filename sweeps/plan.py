@@ -6,10 +6,11 @@ from typing import Any
 
 from easrec.data.sequences import SplitData
 from easrec.errors import InputError
-from easrec.models.architecture import CandidateSpace
+from easrec.models.architecture import CandidateSpace, Weights
 from easrec.nas.controllers import TemperatureSchedule
 from easrec.nas.resources import network_flops
 from easrec.nas.search import SearchConfig
+from easrec.nas.search_config import WarmupPaths
 from easrec.retrain import RetrainConfig
 from sweeps.bounds import Budget
 from sweeps.config import SweepConfig
@@ -41,12 +42,13 @@ def preset_of(config: SweepConfig, *, published: bool = False) -> Preset:
         preset = dataclasses.replace(
             preset, search=dataclasses.replace(preset.search, search_weights="train")
         )
+    space = dataclasses.replace(preset.space, **_given(config, CandidateSpace))
     preset = dataclasses.replace(
         preset,
-        space=dataclasses.replace(preset.space, **_given(config, CandidateSpace)),
+        space=space,
         search=dataclasses.replace(
             preset.search,
-            **_given(config, SearchConfig),
+            **{"warmup_paths": warmup_paths(space.weights), **_given(config, SearchConfig)},
             temperature=_temperature(config, preset.search.temperature),
         ),
         retrain=dataclasses.replace(preset.retrain, **_given(config, RetrainConfig)),
@@ -62,6 +64,15 @@ def preset_of(config: SweepConfig, *, published: bool = False) -> Preset:
     _check_bound(preset)
     _check_halving(config, preset)
     return preset
+
+
+def warmup_paths(weights: Weights) -> WarmupPaths:
+    """What a step of the warm-up trains unless the user says it.
+
+    A mixture of nested slices leaves the widest columns behind, so that a search takes wide candidates for
+    worse than they are (docs/oracle.md).
+    """
+    return "sandwich" if weights == "shared" else "mixture"
 
 
 def _given(config: SweepConfig, settings: type[Any]) -> dict[str, Any]:

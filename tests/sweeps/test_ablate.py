@@ -20,7 +20,7 @@ CHANGED = {
     "attention": {"attention", "batch_size"},
     "key-norm": {"key_norm"},
     "depth-cost": {"depth_cost"},
-    "weights": {"weights"},
+    "weights": {"weights", "warmup_paths"},
     "search-weights": {"search_weights", "warmup_epochs", "search_epochs", "stable_epochs", "ndcg_patience"},
     "warmup": {"warmup_epochs", "warmup_paths", "search_epochs", "stable_epochs", "ndcg_patience"},
 }
@@ -84,6 +84,14 @@ def test_the_preset_is_whatever_the_user_makes_it(data: SplitData) -> None:
     preset, found = made(data, gate_layers=1, groups=("gates",))
     assert [one.value for one in found if one.preset == preset] == [1]
     assert [one.value for one in found] == [2, 1, 0]
+    preset, found = made(data, weights="shared", groups=("weights",))
+    assert [(one.preset.space.weights, one.preset.search.warmup_paths) for one in found] == [
+        ("independent", "mixture"),
+        ("shared", "sandwich"),
+    ]
+    assert found[1].preset == preset
+    preset, found = made(data, weights="shared", warmup_paths="mixture", groups=("weights",))
+    assert found[1].preset == preset
     preset, found = made(data, search_weights="freeze", groups=("search-weights",))
     assert [one.value for one in found if one.preset == preset] == ["freeze"]
     assert [changes(preset, one.preset) for one in found] == [{"search_weights"}, set()]

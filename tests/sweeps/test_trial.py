@@ -239,9 +239,21 @@ def test_every_option_of_the_method_changes_its_setting_and_nothing_else(name: s
     before = SweepConfig(**beside)  # type: ignore[arg-type]
     after = SweepConfig(**beside, **{name: value})  # type: ignore[arg-type]
     changed = changed_settings(before, after)
+    if name == "weights":
+        assert changed.pop("search.warmup_paths") == "sandwich"
     assert sorted(changed) == sorted(settings)
     shown = json.dumps(list(value)) if isinstance(value, tuple) else value
     assert set(changed.values()) == {shown}
+
+
+def test_shared_weights_have_their_own_warm_up_unless_the_user_says_which() -> None:
+    def kind(**options: object) -> str:
+        return preset_of(SweepConfig(**options)).search.warmup_paths  # type: ignore[arg-type]
+
+    assert kind() == "mixture"
+    assert kind(weights="shared") == "sandwich"
+    assert kind(weights="shared", warmup_paths="mixture") == "mixture"
+    assert kind(warmup_paths="sandwich") == "sandwich"
 
 
 def test_another_way_of_falling_replaces_the_presets_rate() -> None:
