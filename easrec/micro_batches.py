@@ -154,9 +154,9 @@ class MicroBatches:
                 )
             self.size = now // 2
             logger.warning(
-                "out of memory in %s: going on in micro-batches of %d sequences, with the same gradients",
+                "out of memory in %s: going on in micro-batches of %s, with the same gradients",
                 what,
-                self.size,
+                "1 sequence" if self.size == 1 else f"{self.size} sequences",
             )
             begun.restore()
             # From here on, what is freed serves others too, such as the code that oneDNN writes.
