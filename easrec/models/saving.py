@@ -10,6 +10,7 @@ from torch import nn
 
 from easrec.errors import InputError
 from easrec.files import read_json, write_atomically, write_json
+from easrec.micro_batches import is_out_of_memory
 from easrec.models.architecture import Architecture
 from easrec.models.features import FDSA, FEATURE_NETWORKS, SASRecF
 from easrec.models.transformer import SequentialRecommender
@@ -61,6 +62,8 @@ def load_network(directory: Path | str, device: str = "cpu") -> SequentialRecomm
     try:
         model.load_state_dict(load_file(directory / WEIGHTS))
     except (RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"the weights in {directory} do not fit its {DESCRIPTION}: {error}") from error
     return model.to(device).eval()
 
