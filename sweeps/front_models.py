@@ -65,10 +65,19 @@ def _log(
         raise ValueError(f"trial {record.trial_id} has not been recorded")
     client = recorder.client
     digest = content_digest(bundle)
+    tags = {
+        **tags,
+        CONTENT: digest,
+        "architecture_id": record.architecture.architecture_id,
+        "seed": str(record.seed),
+        "easrec.sweep_id": recorder.sweep_id,
+        "easrec.kind": "front",
+    }
     for model in client.search_logged_models(
         [recorder.experiment_id], f"tags.`{CONTENT}` = '{digest}' AND source_run_id = '{run_id}'"
     ):
         if model.status == "READY":
+            # An export may have logged it, without what tells of fronts.
             client.set_logged_model_tags(model.model_id, tags)
             return str(model.model_id)
     return log_model(
@@ -77,14 +86,7 @@ def _log(
         items,
         run_id=run_id,
         name=short_name(record.architecture).replace("/", "-").replace(" ", ""),
-        tags={
-            **tags,
-            CONTENT: digest,
-            "architecture_id": record.architecture.architecture_id,
-            "seed": str(record.seed),
-            "easrec.sweep_id": recorder.sweep_id,
-            "easrec.kind": "front",
-        },
+        tags=tags,
     )
 
 

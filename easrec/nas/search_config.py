@@ -24,7 +24,7 @@ class SearchConfig:
     max_length: int = 50
     """Positions of a sequence (N)."""
     warmup_epochs: int = 5
-    """Epochs in which only the weights learn, all candidates and exits weighing the same."""
+    """Epochs in which only the weights learn, in the way of `warmup_paths`."""
     warmup_paths: WarmupPaths = "mixture"
     """What a step of the warm-up trains: the mixture of all candidates and exits with equal weights, as the
     search's first samples nearly are (`mixture`), or single networks, as they are derived in the end: the
