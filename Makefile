@@ -47,7 +47,7 @@ ui: install
 		--backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port 5000 --workers 1
 
 # All benchmarks, most of them beside RecBole and RecTools, which get environments of their own in the cache
-# directory. The last takes hours, goes on where it was stopped, and writes its tables again once it is through.
+# directory. The last two take hours, go on where they were stopped, and write their tables again once they are through.
 # SWEEP=DIR measures the knee point of that sweep instead of the same architecture with fresh weights.
 SWEEP ?=
 bench: install
@@ -64,6 +64,7 @@ bench: install
 	$(BIN)/python benchmarks/sweep_overhead.py
 	$(BIN)/python benchmarks/sweep_cost.py
 	$(BIN)/python benchmarks/time_to_accuracy.py --pip-args="$(PIP_ARGS)"
+	$(BIN)/python benchmarks/feature_networks.py --pip-args="$(PIP_ARGS)"
 
 install: $(VENV)/installed
 

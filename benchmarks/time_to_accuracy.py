@@ -20,28 +20,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from curves import Curve, Point, Reached, best_epoch, seconds_to_reach, without_gain
 from filelock import FileLock, Timeout
 from peers.client import ALLOCATOR, Worker
 from peers.environment import recbole_python
 from peers.inter_file import write_inter
+from recbole_epochs import MAX_LENGTH, Epoch, answer, order_of, ranked, scores_path
 from report import command, conditions, markdown_table, paragraph, verdict, write_section
 from script import run_script
 from torch import Tensor
 
 from easrec.data.catalog import default_cache_dir
-from easrec.data.interactions import Interactions, load_interactions
+from easrec.data.interactions import load_interactions
 from easrec.data.sequences import SplitData, leave_one_out
 from easrec.errors import InputError
-from easrec.evaluation.protocols import PROTOCOLS, Scorer, protocol_ranks
-from easrec.evaluation.ranking import ranking_metrics
+from easrec.evaluation.protocols import PROTOCOLS
 from easrec.files import read_json, write_json
 from easrec.models.architecture import Architecture
 from easrec.training import fingerprint
 
 HERE = Path(__file__).parent
-MAX_LENGTH = 50
 RECORDS = "records.json"
 ARCHITECTURES = {
     "softmax": Architecture(64, 256, 2, 2, "softmax", gate_layers=0),
@@ -50,9 +48,6 @@ ARCHITECTURES = {
 TARGET = 30.0
 STANDARD_ERROR = 0.006
 """Of RecBole's NDCG@10 under `full`, over 943 users."""
-LARGEST_DIFFERENCE = 5e-4
-"""Between RecBole's own figure and ours of the same scores: one tie at the head of a list, which we count
-against the target."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,21 +94,6 @@ _REACHED = """
 `RecBole's best` is the time to the epoch that its own validation chooses, `RecBole's first` that to the first
 of its epochs which reaches the same value. Ours: the median (the upper of two) over all trainings, those
 that never reached the value counted as endless, and the fastest and slowest that did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """An epoch of RecBole's."""
-
-    seconds: float
-    """Of its training alone."""
-    loss: float
-    full: float
-    """NDCG@10 as RecBole gives it."""
-    ndcg: dict[str, float]
-    """NDCG@10 of its scores by protocol, as we give it."""
-    full_standard_error: float
-    """Of the one under `full`."""
 
 
 @dataclass(slots=True)
@@ -182,13 +162,13 @@ class Comparison:
         Args:
             order: rows and columns of RecBole's scores, in our order of questions and items.
         """
-        done = _answer(self.theirs, "epochs", None)
+        done = answer(self.theirs, "epochs", None)
         for epoch in range(len(self.records.recbole), len(done)):
             self._record(epoch, done[epoch], order)
         while not self.recbole_ended:
             epoch = len(self.records.recbole)
             print(f"training RecBole, epoch {epoch + 1}", file=sys.stderr)
-            self._record(epoch, _answer(self.theirs, "epoch", None), order)
+            self._record(epoch, answer(self.theirs, "epoch", None), order)
             kinds = list(ARCHITECTURES)
             self._train_ours(kinds[epoch % len(kinds)])
         for kind in ARCHITECTURES:
@@ -228,52 +208,15 @@ class Comparison:
             "architecture": ARCHITECTURES[kind].to_json(),
             "config": self._settings() | {"seed": len(runs)},
         }
-        runs.append(_answer(self.ours, "curve", request))
+        runs.append(answer(self.ours, "curve", request))
         self.records.write()
 
     def _record(self, epoch: int, found: dict[str, float], order: tuple[Tensor, Tensor]) -> None:
-        path = self.directory / f"scores-{epoch + 1}.npy"
-        scores = torch.from_numpy(np.load(path, allow_pickle=False))[order[0]][:, order[1]]
-        ranks = protocol_ranks(lookup(scores), self.data, "valid", max_length=MAX_LENGTH)
-        ndcg = {protocol: ranking_metrics(ranks[protocol])["ndcg_at_10"] for protocol in PROTOCOLS}
-        if not abs(ndcg["full"] - found["full"]) <= LARGEST_DIFFERENCE:
-            raise RuntimeError(
-                f"RecBole gives NDCG@10 {found['full']} under `full` and its scores give {ndcg['full']}"
-            )
-        gains = np.where(ranks["full"] <= 10, 1 / np.log2(ranks["full"] + 1), 0)
-        error = float(gains.std(ddof=1) / math.sqrt(len(gains)))
-        self.records.recbole.append(Epoch(**found, ndcg=ndcg, full_standard_error=error))
+        self.records.recbole.append(ranked(found, self.directory, epoch + 1, order, self.data))
         self.records.write()
-        path.unlink()
+        scores_path(self.directory, epoch + 1).unlink()
+        ndcg = self.records.recbole[-1].ndcg
         print(f"RecBole, epoch {epoch + 1}: {found['seconds']:.0f} s, {ndcg}", file=sys.stderr)
-
-
-def lookup(scores: Tensor) -> Scorer:
-    """A scorer that gives rows of a matrix, (questions, V + 1), in the order in which they are asked for."""
-    given = 0
-
-    def scorer(item_ids: Tensor, _: Tensor) -> Tensor:
-        nonlocal given
-        given += len(item_ids)
-        return scores[given - len(item_ids) : given]
-
-    return scorer
-
-
-def _answer(worker: Worker, contestant: str, request: Any) -> Any:
-    worker.ask(do="requests", name="asked", requests=[request])
-    return worker.ask(do="answer", of=contestant, requests="asked")["answers"][0]
-
-
-def order_of(tokens: dict[str, list[str]], interactions: Interactions) -> tuple[Tensor, Tensor]:
-    """Rows and columns of RecBole's scores in our order of users and items."""
-    rows = {token: row for row, token in enumerate(tokens["users"])}
-    columns = {token: column for column, token in enumerate(tokens["items"])}
-    users = [rows[str(user)] for user in interactions.user_ids]
-    items = [columns[str(item)] for item in interactions.item_ids[1:]]
-    if len(users) != len(rows) or len(items) != len(columns) - 1:
-        raise RuntimeError("RecBole has other users or items than we have")
-    return torch.tensor(users), torch.tensor([0, *items])
 
 
 def run(config: TimeToAccuracyConfig) -> None:
@@ -290,13 +233,13 @@ def run(config: TimeToAccuracyConfig) -> None:
         state = directory.absolute()
         with (
             Worker([sys.executable, HERE / "curve_worker.py", config.data], config.threads) as ours,
-            Worker([python, script, folder, "log", state], config.threads) as theirs,
+            Worker([python, script, folder, "log", state, "SASRec"], config.threads) as theirs,
         ):
             for worker in (ours, theirs):
                 worker.ask(do="threads", count=config.threads)
             comparison = Comparison(config, data, ours, theirs)
             if not config.report_only:
-                comparison.train(order_of(_answer(theirs, "tokens", None), interactions))
+                comparison.train(order_of(answer(theirs, "tokens", None), interactions))
             if not comparison.records.recbole:
                 raise InputError(f"nothing has been trained in {directory}; run without --report-only")
             versions = ours.description["versions"] | {"RecBole": theirs.description["versions"]["recbole"]}

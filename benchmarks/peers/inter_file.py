@@ -1,9 +1,10 @@
-"""Interactions as a file that RecBole reads, so that both sides have the same users and items."""
+"""A log and what is known of its items as files that RecBole reads, so that both sides have the same."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from easrec.data.feature_table import FeatureTable
 from easrec.data.interactions import Interactions
 
 
@@ -22,3 +23,10 @@ def write_inter(interactions: Interactions, folder: Path, name: str) -> None:
     )
     frame["timestamp:float"] = frame.groupby("user_id:token").cumcount()
     frame.to_csv(path, sep="\t", index=False)
+
+
+def write_items(features: FeatureTable, interactions: Interactions, folder: Path, name: str) -> None:
+    """Write `folder/name/name.item`, beside the log: the numbers of each item's values."""
+    rows = (" ".join(map(str, row[row > 0])) for row in features.values[1:])
+    frame = pd.DataFrame({"item_id:token": interactions.item_ids[1:], "features:token_seq": rows})
+    frame.to_csv(folder / name / f"{name}.item", sep="\t", index=False)

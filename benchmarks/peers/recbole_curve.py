@@ -1,11 +1,12 @@
-"""RecBole's SASRec, trained epoch after epoch for `benchmarks/time_to_accuracy.py`; in RecBole's environment.
+"""A network of RecBole's, trained epoch after epoch for other benchmarks; in RecBole's environment.
 
-    PYTHON recbole_curve.py FOLDER NAME STATE
+    PYTHON recbole_curve.py FOLDER NAME STATE MODEL
 
-FOLDER/NAME/NAME.inter is the log; STATE is a directory in which every epoch leaves a checkpoint, so that a
-stopped training goes on. Training and evaluation are `Trainer.fit` and `Trainer.evaluate`. Each epoch also
-leaves the scores of all items for all validation questions, STATE/scores-EPOCH.npy, float32 (users, items +
-1) in RecBole's own numbering, whose tokens the contestant "tokens" gives.
+FOLDER/NAME/NAME.inter is the log, and MODEL is SASRec, or SASRecF or FDSA, which read
+FOLDER/NAME/NAME.item; STATE is a directory in which every epoch leaves a checkpoint, so that a stopped
+training goes on. Training and evaluation are `Trainer.fit` and `Trainer.evaluate`. Each epoch also leaves
+the scores of all items for all validation questions, STATE/scores-EPOCH.npy, float32 (users, items + 1) in
+RecBole's own numbering, whose tokens the contestant "tokens" gives.
 """
 
 import os
@@ -19,9 +20,8 @@ import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
-from recbole.model.sequential_recommender.sasrec import SASRec
 from recbole.trainer import Trainer
-from recbole.utils import init_seed
+from recbole.utils import get_model, init_seed
 from recbole.utils.case_study import full_sort_scores
 from settings import common_settings
 from worker import Contestant, work
@@ -39,20 +39,23 @@ CHANGED = {
     "metric_decimal_place": 8,
 }
 """RecBole's SASRec at the best setting known here; the rest is as RecBole has it (Adam, cross-entropy)."""
+READS_FEATURES = {"selected_features": ["features"], "pooling_mode": "mean"}
+"""What SASRecF and FDSA are told besides; `mean` is RecBole's own choice."""
 
 
 class Curve:
     """A training that has run for `epochs`, each {"seconds", "loss", "full"}; `full` is RecBole's NDCG@10."""
 
-    def __init__(self, folder: str, name: str, state: Path) -> None:
-        elsewhere = {"checkpoint_dir": str(Path(folder) / "saved")}
-        config = Config(
-            model="SASRec", dataset=name, config_dict=common_settings(folder) | CHANGED | elsewhere
-        )
+    def __init__(self, folder: str, name: str, state: Path, model: str) -> None:
+        settings = common_settings(folder) | CHANGED | {"checkpoint_dir": str(Path(folder) / "saved")}
+        if model != "SASRec":
+            settings |= READS_FEATURES
+            settings["load_col"] |= {"item": ["item_id", "features"]}
+        config = Config(model=model, dataset=name, config_dict=settings)
         init_seed(config["seed"], config["reproducibility"])
         self.dataset = create_dataset(config)
         self.train_data, self.valid_data, _ = data_preparation(config, self.dataset)
-        self.model = SASRec(config, self.train_data.dataset)
+        self.model = get_model(model)(config, self.train_data.dataset)
         self.trainer = Trainer(config, self.model)
         self.state = state
         self.epochs: list[dict[str, float]] = []
@@ -120,10 +123,10 @@ def _write(path: Path, write: Any) -> None:
 
 def main() -> None:
     """Build or resume the training and serve the driver."""
-    folder, name, state = sys.argv[1:]
+    folder, name, state, model = sys.argv[1:]
     sys.argv[1:] = []  # RecBole's Config reads the command line too
     os.chdir(folder)  # its Trainer writes logs of TensorBoard below the working directory
-    curve = Curve(folder, name, Path(state))
+    curve = Curve(folder, name, Path(state), model)
     contestants = {
         "epoch": Contestant(curve.train),
         "epochs": Contestant(lambda _: curve.epochs),
