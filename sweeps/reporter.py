@@ -52,6 +52,20 @@ def status_line(snapshot: Snapshot, *, epochs_per_s: float, left_s: float | None
     return "; ".join(parts)
 
 
+class Countdown:
+    """Lets an estimate that changes at the end of epochs alone run down in between."""
+
+    def __init__(self) -> None:
+        self._estimate_s: float | None = None
+        self._since_s = 0.0
+
+    def left_s(self, estimate_s: float | None, now_s: float) -> float | None:
+        """Seconds left at `now_s`, of an estimate that was made when it last changed."""
+        if estimate_s != self._estimate_s:
+            self._estimate_s, self._since_s = estimate_s, now_s
+        return None if estimate_s is None else max(estimate_s - (now_s - self._since_s), 0.0)
+
+
 class ProgressReporter:
     """Shows the progress of a sweep from a thread of its own, between `with` and its end.
 
@@ -102,6 +116,7 @@ class ProgressReporter:
 
     def _run(self) -> None:
         start_s = last_line_s = time.monotonic()
+        countdown = Countdown()
         display: AbstractContextManager[Live | None] = nullcontext()
         if self._console.is_terminal:
             display = Live(console=self._console, transient=True, auto_refresh=False)
@@ -119,10 +134,11 @@ class ProgressReporter:
                     return
                 now_s = time.monotonic()
                 epochs = _num_epochs(snapshot) - self._epochs_before
+                estimate_s = time_left_s(snapshot, slots=self._slots, patience=self._patience)
                 line = status_line(
                     snapshot,
                     epochs_per_s=epochs / (now_s - start_s),
-                    left_s=time_left_s(snapshot, slots=self._slots, patience=self._patience),
+                    left_s=countdown.left_s(estimate_s, now_s),
                 )
                 if live is not None:
                     live.update(Text(line, style="dim"), refresh=True)

@@ -14,7 +14,7 @@ from easrec.training import EpochReport
 from sweeps.bounds import Budget
 from sweeps.presets import quick
 from sweeps.progress import Snapshot, StageState, Watcher, time_left_s
-from sweeps.reporter import ProgressReporter, duration_text, status_line
+from sweeps.reporter import Countdown, ProgressReporter, duration_text, status_line
 from sweeps.rungs import Reached, Verdict
 from sweeps.store import PROGRESS, Store, Workspace, now_ms
 from sweeps.trial import TrialConfig
@@ -186,6 +186,15 @@ def test_time_left_is_unknown_before_an_epoch_has_been_timed_and_zero_at_the_end
     assert time_left_s(waiting, slots=2, patience=5) is None
     done = Snapshot({"a": state("retraining", "finished", 3, 60, 1.0, 1.0, 1.0)}, 1, 1, 0, 0)
     assert time_left_s(done, slots=2, patience=5) == 0.0
+
+
+def test_the_time_left_runs_down_between_two_estimates() -> None:
+    countdown = Countdown()
+    assert countdown.left_s(None, 5.0) is None
+    assert countdown.left_s(100.0, 10.0) == 100.0
+    assert countdown.left_s(100.0, 40.0) == 70.0
+    assert countdown.left_s(80.0, 41.0) == 80.0
+    assert countdown.left_s(80.0, 200.0) == 0.0
 
 
 def test_the_status_line_tells_trials_stages_rate_and_time() -> None:
