@@ -32,6 +32,7 @@ from sweeps.configurations import ConfigurationRecord
 from sweeps.coverage import popular_targets
 from sweeps.data import ITEMS, load_data
 from sweeps.data_options import DEFAULT_DATASET
+from sweeps.heartbeat import Heartbeat
 from sweeps.output import SWEEP
 from sweeps.plan import preset_of
 from sweeps.presets import Preset
@@ -206,7 +207,15 @@ class Comparison(Sweep):
             f"on {cluster.device}"
         )
         self.forget_failures()
-        with recording:
+        heartbeat = Heartbeat(
+            self.contestants,
+            self.store,
+            label=self.label,
+            places=lambda one: one.places(self.data, self.store),
+            say=self.say_when,
+            since_ms=now_ms(),
+        )
+        with recording, heartbeat:
             self._train_all(shared, cluster, recording)
         failed = self._failed()
         finished = self._finished()
@@ -246,8 +255,7 @@ class Comparison(Sweep):
             label=self.label,
             outcome=self._reached,
             failed=lambda one: self._failure(one) is not None,
-            say=self.say,
-            begun_s=self.start_s,
+            say=self.say_when,
             on_end=recording.ended,
             features=self.features,
         )

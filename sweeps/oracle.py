@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from easrec.nas.resources import network_flops, network_parameters
 from easrec.nas.training_cost import retraining_flops
 from sweeps.cluster import Cluster, ray_cluster
 from sweeps.data import SweepData, load_data
+from sweeps.heartbeat import Heartbeat
 from sweeps.interruption import STOPPING, say_stopped, sigterm_as_interrupt
 from sweeps.nodes import check_nodes
 from sweeps.objects import open_storage
@@ -30,11 +32,12 @@ from sweeps.output import STORE, SWEEP, identify, locked_output
 from sweeps.plan import preset_of, trials_of_seeds
 from sweeps.presets import Preset
 from sweeps.remaining import train_remaining
-from sweeps.reporter import duration_text
+from sweeps.reporter import at, duration_text
 from sweeps.shared_storage import shared_store
-from sweeps.store import Store, code_version, content_key
+from sweeps.store import Store, code_version, content_key, now_ms
 from sweeps.summary import counted
 from sweeps.trainable import SharedData
+from sweeps.trial import TrialConfig
 from sweeps.tuner import warm_supernets
 
 ORACLE = "oracle.parquet"
@@ -147,6 +150,18 @@ class _Oracle:
             f"{cluster.slots} at once, on {cluster.device}"
         )
         by_seed = {member.trial.seed: member.trial for member in self.members}
+        heartbeat = Heartbeat(
+            self.members,
+            self.store,
+            label=lambda member: member.label,
+            places=lambda member: (("warm", member.trial.warm_key), ("retrain", member.retrain_key)),
+            say=self._say_when,
+            since_ms=now_ms(),
+        )
+        with heartbeat:
+            self._train_on(by_seed, shared, cluster)
+
+    def _train_on(self, by_seed: Mapping[int, TrialConfig], shared: SharedData, cluster: Cluster) -> None:
         crashed = warm_supernets(list(by_seed.values()), shared, self.store, cluster)
         for member in self.members:
             if member.trial.warm_key in crashed:
@@ -160,9 +175,11 @@ class _Oracle:
             label=lambda member: member.label,
             outcome=self._outcome,
             failed=lambda member: self._failure(member) is not None,
-            say=self.say,
-            begun_s=self.start_s,
+            say=self._say_when,
         )
+
+    def _say_when(self, text: str) -> None:
+        self.say(at(time.monotonic() - self.start_s, text))
 
     def _outcome(self, member: Member) -> str | None:
         row = self._row(member)

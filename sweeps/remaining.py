@@ -31,7 +31,6 @@ def train_remaining(
     outcome: Callable[[M], str | None],
     failed: Callable[[M], bool],
     say: Callable[[str], None],
-    begun_s: float,
     on_end: Callable[[M], None] = lambda member: None,
     **more: Any,
 ) -> dict[str, str]:
@@ -46,8 +45,7 @@ def train_remaining(
         label: how people call one.
         outcome: what people are told of one that is known; None while it is not.
         failed: whether one cannot be trained.
-        say: prints a line.
-        begun_s: when the program began, in seconds of `time.monotonic`.
+        say: prints a line, with the time.
         on_end: called with each that ends, however it did.
         more: as of `sweeps.tuner.train_trials`.
 
@@ -78,9 +76,8 @@ def train_remaining(
             store.refresh()
             number = next(ended)
             per_s = number / (time.monotonic() - pass_begun_s)
-            minutes, seconds = divmod(round(time.monotonic() - begun_s), 60)
             say(
-                f"{minutes:02d}:{seconds:02d}  {label(by_id[trial_id])}: "
+                f"{label(by_id[trial_id])}: "
                 f"{outcome(by_id[trial_id]) or 'not finished'}; {known + number} of {len(members)}; "
                 f"{60 * per_s:.2g} a minute; "
                 f"about {duration_text((len(members) - known - number) / per_s)} left"

@@ -32,6 +32,16 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def at(elapsed_s: float, text: str) -> str:
+    """A line with minutes and seconds before it.
+
+    >>> at(65.2, "half of it")
+    '01:05  half of it'
+    """
+    minutes, seconds = divmod(round(elapsed_s), 60)
+    return f"{minutes:02d}:{seconds:02d}  {text}"
+
+
 def status_line(snapshot: Snapshot, *, epochs_per_s: float, left_s: float | None) -> str:
     """One line: trials finished, what runs, the rate, the time left."""
     parts = [f"{snapshot.num_finished} of {snapshot.num_trials} trials trained"]
@@ -109,10 +119,7 @@ class ProgressReporter:
         self._thread.join()
 
     def _say(self, text: str) -> None:
-        minutes, seconds = divmod(round(self._elapsed_s()), 60)
-        self._console.print(
-            f"{minutes:02d}:{seconds:02d}  {text}", markup=False, highlight=False, soft_wrap=True
-        )
+        self._console.print(at(self._elapsed_s(), text), markup=False, highlight=False, soft_wrap=True)
 
     def _run(self) -> None:
         start_s = last_line_s = time.monotonic()

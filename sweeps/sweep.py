@@ -58,7 +58,7 @@ from sweeps.records import (
     trial_record,
 )
 from sweeps.report import record_results, write_results
-from sweeps.reporter import ProgressReporter, duration_text
+from sweeps.reporter import ProgressReporter, at, duration_text
 from sweeps.results import FailedTrial, TrialRecord, Unfinished, results_frame
 from sweeps.rungs import FACTOR, HALVING, Rungs, Verdict
 from sweeps.shared_storage import shared_store
@@ -215,6 +215,10 @@ class Sweep:
     def say(self, text: str) -> None:
         """Print a plain line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def say_when(self, text: str) -> None:
+        """Print a line with the time since the start before it."""
+        self.say(at(self.elapsed_s(), text))
 
     def run(self) -> int:
         """See `run_sweep`."""
