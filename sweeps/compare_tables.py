@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import moocore
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -89,6 +90,26 @@ class Contest:
                     {method: values.std(ddof=1) for method, values in series.items()}
                 )
         return table.loc[self.methods].reset_index()
+
+
+def on_front(summary: pd.DataFrame, accuracy: str, cost: str) -> list[str]:
+    """Methods that no other method beats in mean accuracy and mean cost; those that tie are all among them.
+
+    Args:
+        summary: a row per method, its name as index; methods that lack one of both are on no front.
+        accuracy: the higher the better.
+        cost: the lower the better.
+
+    >>> frame = pd.DataFrame({"ndcg": [0.1, 0.2, 0.1], "flops": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
+    >>> on_front(frame, "ndcg", "flops")
+    ['a', 'b']
+    """
+    known = summary.dropna(subset=[accuracy, cost])
+    if known.empty:
+        return []
+    points = known[[accuracy, cost]].to_numpy(dtype=np.float64)
+    flags = moocore.is_nondominated(points, maximise=[True, False], keep_weakly=True)
+    return [str(name) for name in known.index[flags]]
 
 
 def read_contest_gains(

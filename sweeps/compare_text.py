@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.compare_tables import ACCURACIES, SPLITS, Contest, differences
+from sweeps.compare_tables import ACCURACIES, SPLITS, Contest, differences, on_front
 from sweeps.coverage import COVERAGE, POPULAR
 from sweeps.summary import counted
 
@@ -124,6 +124,7 @@ def grids(
         notes.append(
             "tried: architectures that a search of this kind has retrained, the best of which is shown"
         )
+    notes += _fronts(contest, summary, labels)
     made.append(_grid(f"{begin}size and training", _COUNTED, summary, found, "", labels, notes))
     if COVERAGE in summary:
         notes = [
@@ -135,6 +136,23 @@ def grids(
             notes.append(f"of the test targets themselves {100 * popular_targets:.1f} % are popular")
         made.append(_grid(f"{begin}what is recommended", _REACH, summary, found, "", labels, notes))
     return made
+
+
+def _fronts(contest: Contest, summary: pd.DataFrame, labels: Mapping[str, str]) -> list[str]:
+    """Which methods are on the fronts of test accuracy and each cost, under the protocol that chooses."""
+    protocols = contest.protocols()
+    if not protocols or len(summary) < 2:
+        return []
+    protocol = "unseen" if "unseen" in protocols else protocols[0]
+    accuracy = f"test/{protocol}/ndcg_at_10"
+    found = []
+    for column in (*_COUNTED[:1], *_MEASURED[:2]):
+        if column.metric in summary:
+            names = ", ".join(labels[name] for name in on_front(summary, accuracy, column.metric))
+            found.append(
+                f"on the front of test {_spelled('ndcg_at_10')} ({protocol}) and {column.title}: {names}"
+            )
+    return found
 
 
 def _spelled(name: str) -> str:

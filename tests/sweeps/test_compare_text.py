@@ -205,6 +205,29 @@ def test_the_best_of_a_column_is_bold_also_where_the_lowest_is_best() -> None:
     assert not any(cells[search].best for _, cells in times.rows)
 
 
+def test_the_notes_name_the_methods_on_each_front() -> None:
+    rows = contest()
+    rows.trials.loc[rows.trials["method"] == "fdsa", "flops"] = 1.0  # the worst, and the cheapest
+    table = rows.summary().set_index("method")
+    (grid,) = (grid for grid in grids(rows, LABELS, "easrec") if grid.title == "size and training")
+    notes = [note for note in grid.notes if note.startswith("on the front")]
+    assert len(notes) == 3
+    for note, cost in zip(notes, ("flops", "inference_s", "latency_ms_p50"), strict=True):
+        accuracies, costs = table["test/unseen/ndcg_at_10"], table[cost]
+        unbeaten = [
+            LABELS[name]
+            for name in table.index
+            if not any(
+                accuracies[other] >= accuracies[name]
+                and costs[other] <= costs[name]
+                and (accuracies[other], costs[other]) != (accuracies[name], costs[name])
+                for other in table.index
+            )
+        ]
+        assert note.endswith(": " + ", ".join(unbeaten)), cost
+    assert notes[0].endswith("MFLOPs: EASRec, FDSA (w/o LinRec)")
+
+
 def test_the_papers_figures_stand_beside_ours() -> None:
     found = contest()
     renamed = found.trials.rename(columns=lambda name: str(name).replace("/unseen/", "/pop100/"))
