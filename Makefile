@@ -47,7 +47,8 @@ ui: install
 		--backend-store-uri "sqlite:///$(abspath $(OUTPUT))/mlflow.db" --host 127.0.0.1 --port 5000 --workers 1
 
 # All benchmarks, most of them beside RecBole and RecTools, which get environments of their own in the cache
-# directory. The last two take hours, go on where they were stopped, and write their tables again once they are through.
+# directory. The last two take an hour and
+# more, go on where they were stopped, and write their tables again once they are through.
 # SWEEP=DIR measures the knee point of that sweep instead of the same architecture with fresh weights.
 SWEEP ?=
 bench: install

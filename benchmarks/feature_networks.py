@@ -2,7 +2,7 @@
 
     python benchmarks/feature_networks.py
 
-RecBole's are trained for `epochs` epochs each, which takes over half an hour; ours with `runs` seeds. All
+RecBole's are trained for `epochs` epochs each, which takes over an hour; ours with `runs` seeds. All
 read the same features of the items, and all are ranked by the same code after every epoch. What has been
 trained is kept in the cache directory: a stopped run goes on by the same command, and one that has finished
 writes its tables again. The result is printed and written to the section "Networks that read features" of
@@ -19,11 +19,19 @@ from typing import Any
 
 import torch
 from curves import Point, best_epoch
-from filelock import FileLock, Timeout
-from peers.client import ALLOCATOR, Worker
+from peers.client import Worker
 from peers.environment import recbole_python
 from peers.inter_file import write_inter, write_items
-from recbole_epochs import MAX_LENGTH, Epoch, answer, order_of, ranked, scores_path
+from recbole_epochs import (
+    MAX_LENGTH,
+    Epoch,
+    answer,
+    locked,
+    order_of,
+    ranked,
+    read_owned,
+    scores_path,
+)
 from report import command, conditions, markdown_table, own_versions, paragraph, write_section
 from script import run_script
 
@@ -32,9 +40,8 @@ from easrec.data.catalog import default_cache_dir
 from easrec.data.feature_table import FeatureTable, load_feature_table
 from easrec.data.interactions import Interactions, load_interactions
 from easrec.data.sequences import SplitData, leave_one_out
-from easrec.errors import InputError
 from easrec.evaluation.protocols import PROTOCOLS, evaluate
-from easrec.files import read_json, write_json
+from easrec.files import write_json
 from easrec.models.architecture import Architecture
 from easrec.retrain import RetrainConfig
 from easrec.training import fingerprint
@@ -100,14 +107,9 @@ class Records:
         Raises:
             InputError: they belong to other settings.
         """
-        if not path.is_file():
+        found = read_owned(path, owner)
+        if found is None:
             return cls(path, owner)
-        found = read_json(path)
-        if found["owner"] != owner:
-            raise InputError(
-                f"{path} belongs to a run on other data, threads or versions; use another --directory, "
-                "or delete this one"
-            )
         recbole = {name: [Epoch(**epoch) for epoch in epochs] for name, epochs in found["recbole"].items()}
         return cls(path, owner, recbole, found["ours"])
 
@@ -197,21 +199,15 @@ def run(config: FeatureNetworksConfig) -> None:
     features = load_feature_table(config.data, interactions)
     data = leave_one_out(interactions)
     directory = config.directory or default_cache_dir() / "feature-networks"
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(directory / ".lock", timeout=0):
-            versions = own_versions("easrec", "torch", "numpy")
-            owner = fingerprint(data.checksum, features.checksum, config.threads, versions)
-            records = Records.read(directory / RECORDS, owner)
-            ours = {name: _ours(name, config, data, features, records) for name in PEERS}
-            for name in PEERS.values():
-                versions["RecBole"] = train_recbole(
-                    name, config, python, interactions, data, features, directory, records
-                )
-    except Timeout as error:
-        raise InputError(
-            f"another run trains in {directory}; wait for it, or use another --directory"
-        ) from error
+    with locked(directory):
+        versions = own_versions("easrec", "torch", "numpy")
+        owner = fingerprint(data.checksum, features.checksum, config.threads, versions)
+        records = Records.read(directory / RECORDS, owner)
+        ours = {name: _ours(name, config, data, features, records) for name in PEERS}
+        for name in PEERS.values():
+            versions["RecBole"] = train_recbole(
+                name, config, python, interactions, data, features, directory, records
+            )
     body = _report(config, features, records, ours, versions)
     print(body)
     write_section("Networks that read features", body)
@@ -264,7 +260,7 @@ def _report(
     line = command("feature_networks.py", config)
     return "\n\n".join(
         [
-            conditions(line, versions, f"{config.threads} thread(s); {ALLOCATOR}"),
+            conditions(line, versions, f"{config.threads} thread(s)"),
             paragraph(notes),
             markdown_table(("", "best epoch", *(f"`{name}`" for name in PROTOCOLS)), rows),
             f"By epoch, under `{SELECTION}`; of ours the mean:",

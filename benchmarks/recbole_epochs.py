@@ -1,19 +1,24 @@
 """Epochs of RecBole's trainings, ranked under all protocols by the code that ranks ours."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from peers.client import Worker
 from torch import Tensor
 
 from easrec.data.interactions import Interactions
 from easrec.data.sequences import SplitData
+from easrec.errors import InputError
 from easrec.evaluation.protocols import PROTOCOLS, Scorer, protocol_ranks
 from easrec.evaluation.ranking import ranking_metrics
+from easrec.files import read_json
 
 MAX_LENGTH = 50
 LARGEST_DIFFERENCE = 5e-4
@@ -62,6 +67,36 @@ def ranked(
     gains = np.where(ranks["full"] <= 10, 1 / np.log2(ranks["full"] + 1), 0)
     error = float(gains.std(ddof=1) / math.sqrt(len(gains)))
     return Epoch(**found, ndcg=ndcg, full_standard_error=error)
+
+
+def read_owned(path: Path, owner: str) -> dict[str, Any] | None:
+    """The records that an earlier run left, None where there are none.
+
+    Raises:
+        InputError: their "owner" is another: they belong to other settings.
+    """
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = read_json(path)
+    if found["owner"] != owner:
+        raise InputError(
+            f"{path} belongs to a run on other data, threads or versions; use another --directory, or delete "
+            "this one"
+        )
+    return found
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other runs from training in a directory for the length of a `with`; it is made if need be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"another run trains in {directory}; wait for it, or use another --directory"
+        ) from error
 
 
 def scores_path(directory: Path, number: int) -> Path:

@@ -13,19 +13,26 @@ import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from curves import Curve, Point, Reached, best_epoch, seconds_to_reach, without_gain
-from filelock import FileLock, Timeout
 from peers.client import ALLOCATOR, Worker
 from peers.environment import recbole_python
 from peers.inter_file import write_inter
-from recbole_epochs import MAX_LENGTH, Epoch, answer, order_of, ranked, scores_path
+from recbole_epochs import (
+    MAX_LENGTH,
+    Epoch,
+    answer,
+    locked,
+    order_of,
+    ranked,
+    read_owned,
+    scores_path,
+)
 from report import command, conditions, markdown_table, paragraph, verdict, write_section
 from script import run_script
 from torch import Tensor
@@ -35,7 +42,7 @@ from easrec.data.interactions import load_interactions
 from easrec.data.sequences import SplitData, leave_one_out
 from easrec.errors import InputError
 from easrec.evaluation.protocols import PROTOCOLS
-from easrec.files import read_json, write_json
+from easrec.files import write_json
 from easrec.models.architecture import Architecture
 from easrec.training import fingerprint
 
@@ -114,14 +121,9 @@ class Records:
         Raises:
             InputError: they belong to other settings.
         """
-        if not path.is_file():
+        found = read_owned(path, owner)
+        if found is None:
             return cls(path, owner)
-        found = read_json(path)
-        if found["owner"] != owner:
-            raise InputError(
-                f"{path} belongs to a run on other data, threads or versions; use another --directory, "
-                "or delete this one"
-            )
         return cls(path, owner, [Epoch(**epoch) for epoch in found["recbole"]], found["ours"])
 
     def write(self) -> None:
@@ -226,7 +228,7 @@ def run(config: TimeToAccuracyConfig) -> None:
     data = leave_one_out(interactions)
     directory = config.directory or default_cache_dir() / "time-to-accuracy"
     # Records are written as a whole, so they can be read while another run trains.
-    lock = nullcontext() if config.report_only else _locked(directory)
+    lock = nullcontext() if config.report_only else locked(directory)
     with lock, tempfile.TemporaryDirectory(prefix="easrec-curve-") as folder:
         write_inter(interactions, Path(folder), "log")
         script = HERE / "peers" / "recbole_curve.py"
@@ -246,18 +248,6 @@ def run(config: TimeToAccuracyConfig) -> None:
             body = _report(comparison, versions)
     print(body)
     write_section("Time to accuracy", body)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(directory / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"another run trains in {directory}; wait for it, or use another --directory"
-        ) from error
 
 
 def _report(comparison: Comparison, versions: dict[str, str]) -> str:
