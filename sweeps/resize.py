@@ -18,7 +18,7 @@ from easrec.nas.resources import network_flops, network_parameters, scoring_flop
 from sweeps.records import MEASURED
 from sweeps.reporter import duration_text
 from sweeps.source import SweepSource, Trained
-from sweeps.store import Entry, Store, StoredFailureError, Workspace, code_version
+from sweeps.store import Entry, Store, StoredFailureError, Workspace, code_version, training_version
 from sweeps.trainable import measure_key
 from sweeps.trial import NETWORK, SUPERNET, TrialConfig, retrain_stage
 
@@ -79,7 +79,7 @@ def resize(
     recorded = _trial_of(source, seed, source.facts.program)
     # Keys name the program: a network that one version warmed and another retrains is neither's alone.
     program = source.facts.program
-    if program != code_version():
+    if training_version(program) != training_version(code_version()):
         say(f"the sweep was made by easrec {program}; the retraining is by {code_version()}")
         program = f"{program}, retrained by {code_version()}"
     trial = _trial_of(source, seed, program)

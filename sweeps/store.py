@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -66,18 +67,42 @@ def content_key(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+NEVER_TRAINS = (
+    "serving/",
+    "evaluation/measure.py",
+    "evaluation/memory.py",
+    "evaluation/profile.py",
+)
+"""What of easrec no stage that trains imports: files and directories."""
+_MEASURING_PART = re.compile(r"\.[0-9a-f]{8}(?=-torch)")
+
+
 @cache
 def code_version() -> str:
     """What the numbers of a result depend on besides its settings: easrec's sources, and torch.
+
+    The sources are in it twice: those that train, and after a dot those that only measure and serve.
 
     >>> code_version() == code_version()
     True
     """
     root = Path(easrec.__file__).parent
-    digest = hashlib.sha256()
+    training, measuring = hashlib.sha256(), hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{easrec.__version__}-{digest.hexdigest()[:16]}-torch{version('torch')}"
+        name = path.relative_to(root).as_posix()
+        digest = measuring if name.startswith(NEVER_TRAINS) else training
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    sources = f"{training.hexdigest()[:16]}.{measuring.hexdigest()[:8]}"
+    return f"{easrec.__version__}-{sources}-torch{version('torch')}"
+
+
+def training_version(code_version: str) -> str:
+    """Of a `code_version` what trained networks depend on: they stay when latency is measured in a new way.
+
+    >>> training_version("0.1.0-0123456789abcdef.01234567-torch2.13.0")
+    '0.1.0-0123456789abcdef-torch2.13.0'
+    """
+    return _MEASURING_PART.sub("", code_version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from easrec.training import EpochReport, NonFiniteLossError, OnEpoch
 from sweeps.bounds import Budget
 from sweeps.hardware import hardware, measuring_device
 from sweeps.rungs import Reached
-from sweeps.store import OnBusy, Store, Workspace, content_key
+from sweeps.store import OnBusy, Store, Workspace, content_key, training_version
 from sweeps.user_ranks import RANKS, rank_metrics, rank_table, write_ranks
 
 TransferFrom = Literal["warm", "searched", "fresh"]
@@ -113,7 +113,7 @@ class TrialConfig:
         """What the key of every stage that trains begins with."""
         return {
             "data": self.data_checksum,
-            "code": self.code_version,
+            "code": training_version(self.code_version),
             "device": self.device,
             "threads": threads,
         }

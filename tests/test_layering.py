@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.store import NEVER_TRAINS
+
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
     "easrec": {"sweeps", "pipelines", "ray", "optuna", "mlflow"},
@@ -26,6 +28,18 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def modules_of(path: Path) -> set[str]:
+    """Modules that a file names in imports; of `from a import b` both a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
 def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
@@ -37,6 +51,28 @@ def test_a_layer_imports_nothing_from_above(package: str) -> None:
         str(path.relative_to(ROOT)): names
         for path in sources(package)
         if (names := imported(path) & FORBIDDEN[package])
+    }
+    assert crossing == {}
+
+
+def test_nothing_that_trains_imports_what_results_of_training_do_not_depend_on() -> None:
+    root = ROOT / "easrec"
+    apart = {
+        "easrec." + name.rstrip("/").removesuffix(".py").replace("/", ".")
+        for name in NEVER_TRAINS
+        if (root / name).exists()
+    }
+    assert len(apart) == len(NEVER_TRAINS)
+    trains = [
+        path
+        for path in sources("easrec")
+        if not path.relative_to(root).as_posix().startswith(tuple(NEVER_TRAINS))
+    ]
+    crossing = {
+        str(path): name
+        for path in trains
+        for name in modules_of(path)
+        if any(name == part or name.startswith(part + ".") for part in apart)
     }
     assert crossing == {}
 

@@ -16,6 +16,13 @@ from easrec.models.autograd import refuse_second_derivative
 
 # Squared norms are clamped, so that a feature or a position of zeros gives zeros and not NaN.
 _SMALLEST_SQUARE = 1e-12
+_SMALLEST_NORM = 1e-6
+
+
+def _norms(x: Tensor, dim: int) -> Tensor:
+    """L2 norms over `dim`, which stays with size 1."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return norms.clamp_min(_SMALLEST_NORM)
 
 
 def _normalise_rows(x_BHND: Tensor) -> Tensor:
@@ -115,8 +122,15 @@ def linear_attention_at_last(
         if mask is not None:
             padding = ~mask[:, None, :, None]
             k, v = k.masked_fill(padding, 0.0), v.masked_fill(padding, 0.0)
-        state = _key_features(k, key_norm).transpose(-1, -2) @ v
-        out = _normalise_rows(F.elu(q)) @ state / math.sqrt(q.shape[-1])
+        q, k = F.elu(q), F.elu(k)
+        # What scales features is applied to the one query, not to all keys.
+        divisor = _norms(q, dim=-1) * math.sqrt(q.shape[-1])
+        if key_norm == "column":
+            divisor = divisor * _norms(k, dim=2)
+        weights = (q / divisor) @ k.transpose(-1, -2)
+        if key_norm == "row":
+            weights = weights / _norms(k, dim=-1).transpose(-1, -2)
+        out = weights @ v
     return out.to(dtype)
 
 

@@ -27,17 +27,20 @@ def check_lengths(item_ids: Tensor, lengths: Tensor) -> None:
             number of items before the padding.
     """
     num_positions = item_ids.shape[1]
+    real = torch.arange(num_positions, device=item_ids.device) < lengths[:, None]
+    # A length of 0 or less has no real position, one beyond N all of them: their number differs from it.
+    fits = torch.equal(item_ids > 0, real) and torch.equal(real.sum(dim=1), lengths)
+    if fits and bool(real[:, :1].all()):
+        return
     outside = lengths[(lengths < 1) | (lengths > num_positions)]
     if len(outside):
         raise ValueError(f"every length must lie in 1..{num_positions}, got {outside[0].item()}")
-    real = torch.arange(num_positions, device=item_ids.device) < lengths[:, None]
     wrong = ((item_ids > 0) != real).any(dim=1)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"history {row} must have its {lengths[row].item()} items first and zeros after them, got "
-            f"{item_ids[row].tolist()}"
-        )
+    row = int(wrong.nonzero()[0])
+    raise ValueError(
+        f"history {row} must have its {lengths[row].item()} items first and zeros after them, got "
+        f"{item_ids[row].tolist()}"
+    )
 
 
 def item_scores(outputs: Tensor, item_embedding: Tensor) -> Tensor:

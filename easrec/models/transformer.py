@@ -108,7 +108,8 @@ class TransformerLayer(nn.Module):
         rows = packing.last_rows
         last = x.index_select(0, rows)
         attended = self._attend_at_last(last, x, packing)
-        return self._feed_forward(last, embeddings.index_select(0, rows), attended)
+        last_embeddings = last if embeddings is x else embeddings.index_select(0, rows)
+        return self._feed_forward(last, last_embeddings, attended)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile what is computed between gathers; arguments as of `torch.compile`.
@@ -169,15 +170,14 @@ class TransformerLayer(nn.Module):
         projected = packing.unpack(linear(x_TD, weight[hidden:], bias[hidden:]))
         split = projected.unflatten(2, (2, heads, hidden // heads))
         k_BHND, v_BHND = split.permute(2, 0, 3, 1, 4).unbind(0)
-        mask = None if packing.full else packing.mask
         if self.architecture.attention == "softmax":
+            mask = None if packing.full else packing.mask
             out_BHND = softmax_attention_at_last(
                 q_BHND, k_BHND, v_BHND, mask=mask, dropout=self._dropped_attention
             )
         else:
-            out_BHND = linear_attention_at_last(
-                q_BHND, k_BHND, v_BHND, mask=mask, key_norm=self.architecture.key_norm
-            )
+            # No mask, as in `_attend_sequences`: keys of zeros have no weight.
+            out_BHND = linear_attention_at_last(q_BHND, k_BHND, v_BHND, key_norm=self.architecture.key_norm)
         return out_BHND.flatten(1)
 
 

@@ -57,9 +57,9 @@ def request_flops(architecture: Architecture, sequence_length: int, num_items: i
     one_layer = dataclasses.replace(architecture, num_layers=1)
     d, heads = architecture.hidden_size, architecture.num_heads
     at_one_position = layer_flops(one_layer, 1)
-    attention = 4 * d if architecture.attention == "softmax" else 2 * d * d // heads
-    others = 4 * d * d + attention
-    last_layer = at_one_position + (sequence_length - 1) * others
+    if architecture.attention != "softmax":
+        at_one_position += 4 * d - 4 * d * d // heads  # of any attention a sum of values, weighted by keys
+    last_layer = at_one_position + (sequence_length - 1) * (4 * d * d + 4 * d)
     before = (architecture.num_layers - 1) * layer_flops(architecture, sequence_length)
     return before + last_layer + scoring_flops(architecture, num_items)
 

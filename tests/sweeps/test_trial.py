@@ -25,7 +25,7 @@ from sweeps.method_options import MethodOptions
 from sweeps.plan import build_trials, extremes_first, preset_of
 from sweeps.presets import PRESETS, quick
 from sweeps.records import failed_record, failure, flatten, trial_record
-from sweeps.store import Store, StoredFailureError
+from sweeps.store import Store, StoredFailureError, code_version, training_version
 from sweeps.trial import TrialConfig, run_trial, warm_stage
 
 ARCHITECTURE = Architecture(32, 128, 1, 4)
@@ -78,6 +78,18 @@ def retraining(**changes: object) -> Callable[[TrialConfig], TrialConfig]:
 
 def other(**changes: object) -> Callable[[TrialConfig], TrialConfig]:
     return lambda trial: dataclasses.replace(trial, **changes)  # type: ignore[arg-type]
+
+
+def test_a_new_way_of_measuring_leaves_what_was_trained() -> None:
+    def trial(sources: str) -> TrialConfig:
+        return other(code_version=f"0.1.0-{sources}-torch2.13.0+cpu")(a_trial())
+
+    before = keys(trial(f"{'a' * 16}.{'b' * 8}"))
+    assert keys(trial(f"{'a' * 16}.{'c' * 8}")) == before
+    assert keys(trial(f"{'c' * 16}.{'b' * 8}")).items().isdisjoint(before.items())
+    # What the sources make is of this form.
+    assert training_version(code_version()) != code_version()
+    assert code_version().startswith(training_version(code_version()).split("-torch")[0] + ".")
 
 
 @pytest.mark.parametrize(

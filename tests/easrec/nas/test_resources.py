@@ -53,7 +53,9 @@ def test_a_request_costs_less_than_all_outputs_and_scores():
     architecture = Architecture(64, 256, 1, 4)
     all_outputs = network_flops(architecture, 50) + scoring_flops(architecture, 1682)
     assert request_flops(architecture, 50, 1682) < 0.5 * all_outputs
-    assert request_flops(architecture, 1, 1682) == layer_flops(architecture, 1) + 2 * 64 * 1682
+    # Of one position it is the layer with 4 d for attention, a weight and a value, in place of 4 d^2 / h.
+    one_position = layer_flops(architecture, 1) - 4 * 64 * 16 + 4 * 64
+    assert request_flops(architecture, 1, 1682) == one_position + 2 * 64 * 1682
 
 
 def test_causal_linear_attention_costs_what_its_bidirectional_form_costs():
