@@ -12,6 +12,7 @@ from easrec.models.architecture import Architecture
 from easrec.nas.search_config import SearchConfig
 from sweeps.addresses import masked
 from sweeps.choice import LATENCY, selection_metric
+from sweeps.records import MEASURED
 from sweeps.summary import counted
 from sweeps.views import FOR_MLFLOW
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _FLOPS = "flops"
-_MEASURED = ("latency_ms_p50", "latency_ms_p95", "inference_s", "peak_memory_mib", "train_peak_memory_mib")
 _PLACE = ("measured.device", "measured.threads", "measured.host", "measured.cpu", "measured.gpu")
 """Tags that say where a trial's network was measured."""
 
@@ -250,7 +250,7 @@ def _table(runs: "Sequence[Run]") -> tuple[pd.DataFrame, list[str]]:
             if not name.startswith(("warmup/", "search/", "retrain/")) and name not in FOR_MLFLOW
         }
         if LATENCY in metrics and _place_of(run) != place:
-            metrics = {name: value for name, value in metrics.items() if name not in _MEASURED}
+            metrics = {name: value for name, value in metrics.items() if name not in MEASURED}
             elsewhere += 1
         rows.append(
             {

@@ -19,6 +19,8 @@ _BYTES_PER_PARAMETER = 4  # float32
 MEASURED = (
     "latency_ms_p50",
     "latency_ms_p95",
+    "served_ms_p50",
+    "served_ms_p95",
     "inference_s",
     "peak_memory_mib",
     "train_peak_memory_mib",

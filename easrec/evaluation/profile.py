@@ -56,14 +56,19 @@ class Profile:
     """What a network costs."""
 
     latency_ms_p50: float
-    """Median time of a request, in milliseconds: one user, N = `max_length` items, ids in to top-10 out."""
+    """Median time of a request by torch, in milliseconds: one user, N = `max_length` items, ids in to top-10
+    out."""
     latency_ms_p95: float
     """Time within which 95 % of these requests are answered, in milliseconds."""
+    served_ms_p50: float
+    """Median time of the same request as `easrec.serving` answers it: on a CPU by ONNX Runtime."""
+    served_ms_p95: float
+    """Time within which 95 % of these are answered, in milliseconds."""
     inference_s: float
     """Time for all test users, in batches, ids in to top-10 out, in seconds."""
     peak_memory_mib: float
-    """Peak memory of loading the network, one request and one batch of users, above what the process held
-    before: resident memory on a CPU, allocated memory on a GPU; in MiB."""
+    """Peak memory of loading the network, one request and one batch of users by torch, above what the process
+    held before: resident memory on a CPU, allocated memory on a GPU; in MiB."""
     train_peak_memory_mib: float
     """The same of loading the network and a few training steps with Adam, in MiB."""
     threads: int

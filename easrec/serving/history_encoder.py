@@ -9,11 +9,14 @@ Shapes: B users, N positions, D hidden size, V items.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto
 from torch import Tensor
 
+from easrec.models.features import FDSA, SASRecF
 from easrec.models.transformer import SequentialRecommender
 from easrec.serving.history_graph import HistoryGraph
 from easrec.serving.session import Session
@@ -28,13 +31,15 @@ class HistoryEncoder:
     """The outputs of a network at the last items of histories. Weights are as they are now.
 
     Args:
-        model: the network, in evaluation mode.
+        model: the network, in evaluation mode; one that reads features too.
     """
 
     def __init__(self, model: SequentialRecommender) -> None:
         self._model = model
         self._device = model.item_embedding.weight.device
         self._item_embedding = model.item_embedding.weight.detach()
+        # Read by graphs alone.
+        self._inputs = item_inputs(model) if self._device.type == "cpu" else {}
         self._sessions: dict[int, Session] = {}
 
     def outputs(self, histories: Sequence[Sequence[int]]) -> Tensor:
@@ -77,18 +82,39 @@ class HistoryEncoder:
         if session is None:
             session = self._sessions[length] = Session(_graph(self._model, length))
         lengths = np.array([len(history) for history in histories])
-        (outputs,) = session((item_ids, lengths, self._item_embedding.numpy()))
+        (outputs,) = session((item_ids, lengths, *self._inputs.values()))
         return torch.from_numpy(outputs)
 
 
-def _graph(model: SequentialRecommender, length: int) -> onnx.ModelProto:
-    """Inputs: item ids (B, length), lengths (B,), and the item embeddings (V + 1, D); output (B, D).
+@torch.no_grad()
+def item_inputs(model: SequentialRecommender) -> dict[str, npt.NDArray[np.float32]]:
+    """What the streams of layers of a network are given of each item, (V + 1, D) each, by names.
 
-    The embeddings are an input so that the graph holds no copy of them.
+    Features of an item are part of it: what a network makes of them alone is computed once for all items.
+    """
+    items = model.item_embedding.weight
+    if isinstance(model, SASRecF):
+        values = model.value_embedding.weight
+        pooled = F.embedding_bag(model.item_values, values, mode="mean", padding_idx=0)
+        return {"items": model.fusion(torch.cat([items, pooled], dim=1)).numpy()}
+    inputs = {"items": items.numpy()}
+    if isinstance(model, FDSA):
+        inputs["features"] = model.item_features(torch.arange(model.num_items + 1)).numpy()
+    return inputs
+
+
+def _graph(model: SequentialRecommender, length: int) -> onnx.ModelProto:
+    """Inputs: item ids (B, length), lengths (B,), and those of `item_inputs`; output (B, D).
+
+    Tables of items are inputs so that the graph holds no copy of them.
     """
     graph = HistoryGraph(model, length)
     item_ids = graph.input("item_ids", "batch", length, dtype=TensorProto.INT64)
     lengths = graph.input("lengths", "batch", dtype=TensorProto.INT64)
-    item_embedding = graph.input("item_embedding", model.num_items + 1, graph.hidden)
-    graph.output(graph.last_outputs(item_ids, lengths, item_embedding), "outputs", "batch", graph.hidden)
+    outputs = graph.last_outputs(item_ids, lengths, graph.input("items", model.num_items + 1, graph.hidden))
+    if isinstance(model, FDSA):
+        features = graph.input("features", model.num_items + 1, graph.hidden)
+        others = graph.last_outputs(item_ids, lengths, features, norm="feature_norm", layers="feature_layers")
+        outputs = graph.dense(graph.add("Concat", outputs, others, axis=1), "joining")
+    graph.output(outputs, "outputs", "batch", graph.hidden)
     return graph.model(f"histories_{length}")

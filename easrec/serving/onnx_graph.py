@@ -1,5 +1,6 @@
 """An ONNX graph that is put together operator by operator."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,16 @@ class OnnxGraph:
 
     def split(self, x: str, parts: int, axis: int) -> list[str]:
         """Cut a value into equal parts."""
+        return self._split([x], parts, axis=axis, num_outputs=parts)
+
+    def split_at(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """Cut a value into parts of some sizes."""
+        return self._split([x, self.integers(*sizes)], len(sizes), axis=axis)
+
+    def _split(self, inputs: list[str], parts: int, **attributes: Any) -> list[str]:
         name = f"Split_{len(self.nodes)}"
         outputs = [f"{name}_{part}" for part in range(parts)]
-        self.nodes.append(helper.make_node("Split", [x], outputs, name=name, axis=axis, num_outputs=parts))
+        self.nodes.append(helper.make_node("Split", inputs, outputs, name=name, **attributes))
         return outputs
 
     def constant(self, name: str, value: npt.NDArray[np.generic]) -> str:

@@ -72,6 +72,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     profile = Profile(
         latency_ms_p50=1.5,
         latency_ms_p95=2.5,
+        served_ms_p50=0.5,
+        served_ms_p95=0.75,
         inference_s=1.0,
         peak_memory_mib=3.0,
         train_peak_memory_mib=4.0,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +14,11 @@ from easrec.data.synthetic import synthetic_interactions
 from easrec.evaluation import measure
 from easrec.evaluation.profile import ProfileConfig, profile_network
 from easrec.models.architecture import Architecture
+from easrec.models.features import FEATURE_NETWORKS, FeatureKind
 from easrec.models.saving import save_network
 from easrec.models.transformer import SequentialRecommender
+from easrec.serving.request_server import RequestServer
+from tests.randomise import randomise
 
 QUICK = ProfileConfig(threads=1, warmup=2, repeats=5, passes=1, train_steps=2)
 SMALL = Architecture(8, 16, 1, 2)
@@ -44,6 +48,7 @@ def test_a_larger_network_costs_more_whatever_threads_the_caller_has(
     for profile in (small, large):
         assert profile.device == "cpu"
         assert 0 < profile.latency_ms_p50 <= profile.latency_ms_p95
+        assert 0 < profile.served_ms_p50 <= profile.served_ms_p95
         assert profile.inference_s > 0
     # Of the large one alone the batch's feed-forward activations take 80 x 20 x 256 floats.
     assert 0 < small.peak_memory_mib < large.peak_memory_mib - 1.5
@@ -79,16 +84,21 @@ def test_latency_is_that_of_full_histories_after_the_first_requests(
     data: SplitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests: list[tuple[tuple[int, ...], list[int], int]] = []
+    served: list[list[list[int]]] = []
 
     def seconds(task: measure.Task, work: Callable[..., object], *arguments: Any) -> float:
-        if len(arguments) == 1:  # all users
+        if work is measure._answer_all_users:
             return 7.0
-        _, item_ids, lengths = arguments
+        if work is not measure._answer:  # a request as it is served
+            served.append(arguments[0])
+            work(*arguments)
+            return 50.0 if len(served) <= QUICK.warmup else 0.01 * (len(served) - QUICK.warmup)
+        _, item_ids, lengths, _ = arguments
         requests.append((item_ids.shape, lengths.tolist(), int(item_ids.min())))
-        work(*arguments, task)
+        work(*arguments)
         return 100.0 if len(requests) <= QUICK.warmup else 0.001 * (len(requests) - QUICK.warmup)
 
-    monkeypatch.setattr(measure, "_seconds", lambda task, work, *a: seconds(task, work, *a[:-1]))
+    monkeypatch.setattr(measure, "_seconds", seconds)
     monkeypatch.setattr(measure, "return_freed_memory", lambda at_once: None)
     task = measure.Task(
         network_dir=saved(SMALL, tmp_path / "network"),
@@ -107,3 +117,34 @@ def test_latency_is_that_of_full_histories_after_the_first_requests(
     assert figures["latency_ms_p50"] == pytest.approx(3.0)
     assert figures["latency_ms_p95"] == pytest.approx(4.8)
     assert figures["inference_s"] == 7.0
+    assert len(served) == len(requests)
+    assert all(len(history) == 20 and min(history) >= 1 for (history,) in served)
+    assert figures["served_ms_p50"] == pytest.approx(30.0)
+    assert figures["served_ms_p95"] == pytest.approx(48.0)
+
+
+@pytest.mark.parametrize("kind", [None, "sasrecf", "fdsa"])
+def test_a_request_gets_the_same_answer_by_torch_and_as_it_is_served(
+    kind: FeatureKind | None, data: SplitData, tmp_path: Path
+) -> None:
+    model: SequentialRecommender
+    if kind is None:
+        model = SequentialRecommender(SMALL, data.num_items, max_length=20)
+    else:
+        values = torch.arange(data.num_items + 1).remainder(5).unsqueeze(1)
+        model = FEATURE_NETWORKS[kind](SMALL, data.num_items, 20, item_values=values, num_values=4)
+    randomise(model)
+    task = measure.Task(
+        network_dir=tmp_path,
+        architecture=SMALL,
+        max_length=20,
+        data=data,
+        config=QUICK,
+        device="cpu",
+        train_batch_size=8,
+    )
+    server = RequestServer.of(model.eval())
+    for history in np.random.default_rng(0).integers(1, data.num_items + 1, (5, 1, 20)):
+        (by_torch,) = measure._answer(model, history, np.array([20]), task)
+        ((as_served, _),) = server.answer(history.tolist(), QUICK.top_k)
+        assert as_served == by_torch

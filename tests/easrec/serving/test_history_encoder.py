@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from easrec.models.architecture import Architecture
+from easrec.models.features import FEATURE_NETWORKS
 from easrec.models.transformer import SequentialRecommender
 from easrec.serving import history_encoder
 from easrec.serving.history_encoder import HistoryEncoder
@@ -47,6 +48,29 @@ def test_outputs_with_every_number_of_gate_layers(gate_layers):
     torch.testing.assert_close(
         HistoryEncoder(model).outputs(histories), _expected(model, histories), rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("attention", ["linear", "softmax"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("kind", ["sasrecf", "fdsa"])
+def test_outputs_of_networks_that_read_features(kind, num_layers, attention):
+    rng = np.random.default_rng(2)
+    # Items with no value, with one, and with several.
+    counts = rng.integers(0, 4, NUM_ITEMS + 1)
+    values = np.where(np.arange(3) < counts[:, None], rng.integers(1, 8, (NUM_ITEMS + 1, 3)), 0)
+    values[0] = 0
+    architecture = Architecture(8, 12, num_layers, 2, attention, gate_layers=1)
+    network = FEATURE_NETWORKS[kind]
+    model = randomise(
+        network(architecture, NUM_ITEMS, 40, item_values=torch.from_numpy(values), num_values=7)
+    )
+    histories = _histories((3, 20, 40))
+    expected = _expected(model, histories)
+    torch.testing.assert_close(HistoryEncoder(model).outputs(histories), expected, rtol=1e-5, atol=1e-5)
+    # It is their features that are read.
+    with torch.no_grad():
+        model.value_embedding.weight[1:] += 1
+    assert not torch.allclose(HistoryEncoder(model).outputs(histories), expected, atol=1e-2)
 
 
 def test_many_users_are_computed_in_parts(monkeypatch):
