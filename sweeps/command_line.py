@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -53,13 +54,20 @@ def parse(
     try:
         # tyro writes what is wrong into a box of several lines.
         with contextlib.redirect_stderr(said):
-            parsed, unknown = tyro.cli(
-                settings,
-                prog=prog,
-                args=words,
-                config=(tyro.conf.FlagCreatePairsOff,),
-                return_unknown_args=True,
-            )
+            try:
+                parsed, unknown = tyro.cli(
+                    settings,
+                    prog=prog,
+                    args=words,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                    return_unknown_args=True,
+                )
+            finally:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the help has seen enough; what is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except SystemExit as end:
         if end.code in (None, 0):
             raise

@@ -47,6 +47,16 @@ def test_help_imports_none_of_the_slow_libraries() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_help_ends_quietly_when_nobody_reads_on() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), "--help"], stdout=closed, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_help_explains_every_option() -> None:
     done = run("--help")
     assert done.returncode == 0
