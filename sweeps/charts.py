@@ -367,6 +367,7 @@ def _hover_texts(frame: pd.DataFrame, labels: ChartLabels, confidence: Confidenc
         "latency_ms_p50": "latency p50, ms",
         "latency_ms_p95": "latency p95, ms",
         "served_ms_p50": "latency p50 as served, ms",
+        "update_ms_p50": "update of a state p50, ms",
         "inference_s": "all test users, s",
         "peak_memory_mib": "peak memory, MiB",
         "train_peak_memory_mib": "peak memory in training, MiB",

@@ -58,6 +58,7 @@ _MEASURED = (
     _Column("p95 ms", "latency_ms_p95", 1, 2, -1),
     _Column("served p50 ms", "served_ms_p50", 1, 2, -1),
     _Column("served p95 ms", "served_ms_p95", 1, 2, -1),
+    _Column("update ms", "update_ms_p50", 1, 2, 0),
     _Column("serving MiB", "peak_memory_mib", 1, 1, -1),
     _Column("training MiB", "train_peak_memory_mib", 1, 1, -1),
 )
@@ -114,8 +115,9 @@ def grids(
         notes = [f"{seeds}; bold: the best of a column", *_marks(found, protocol, labels, reference, "users")]
         made.append(_grid(f"{begin}accuracy ({protocol})", columns, summary, found, protocol, labels, notes))
     notes = [
-        "all users: time to answer all test users in batches; p50, p95: one request by torch, and as it is "
-        "served (on a CPU by ONNX Runtime); serving, training: peak memory; means of "
+        "all users: time to answer all test users in batches; p50, p95: one request by torch; served: the "
+        "same as it is served, on a CPU by ONNX Runtime, from the user's state where the attention has one; "
+        "update: one more item into that state; serving, training: peak memory; means of "
         + counted(contest.num_measurements, "measurement")
         + (", ± their standard deviation" if contest.num_measurements > 1 else ""),
         *_marks(found, "costs", labels, reference, f"{contest.num_measurements} repeated measurements"),

@@ -276,6 +276,7 @@ def _cost(facts: CardFacts) -> str:
         (f"latency of one request, p50 ({per})", milliseconds("latency_ms_p50")),
         (f"latency of one request, p95 ({per})", milliseconds("latency_ms_p95")),
         (f"the same as this package serves it, p50 ({per})", milliseconds("served_ms_p50")),
+        (f"one more item into the state of a user, p50 ({per})", milliseconds("update_ms_p50")),
         ("peak memory of serving, above the libraries", mebibytes("peak_memory_mib")),
     ]
     return (
@@ -283,7 +284,7 @@ def _cost(facts: CardFacts) -> str:
         + _table(("", ""), rows)
         + "\n\nA multiply-add counts as two FLOPs. Latency and memory were measured "
         "where it was trained: a full history in, ten item ids out, in torch; as this package serves it, on "
-        "a CPU in ONNX Runtime."
+        "a CPU in ONNX Runtime, and from the state of the user where the attention has one."
     )
 
 

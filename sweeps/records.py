@@ -21,6 +21,8 @@ MEASURED = (
     "latency_ms_p95",
     "served_ms_p50",
     "served_ms_p95",
+    "served_history_ms_p50",
+    "update_ms_p50",
     "inference_s",
     "peak_memory_mib",
     "train_peak_memory_mib",

@@ -61,9 +61,14 @@ class Profile:
     latency_ms_p95: float
     """Time within which 95 % of these requests are answered, in milliseconds."""
     served_ms_p50: float
-    """Median time of the same request as `easrec.serving` answers it: on a CPU by ONNX Runtime."""
+    """Median time of a request as `easrec.serving` answers it, in milliseconds: from the user's state where
+    the network has a recurrent form, from the history elsewhere; on a CPU by ONNX Runtime."""
     served_ms_p95: float
     """Time within which 95 % of these are answered, in milliseconds."""
+    served_history_ms_p50: float
+    """Median time of a request that is served from the history, in milliseconds."""
+    update_ms_p50: float
+    """Median time in which one more item enters a user's state, in milliseconds; 0 where there are none."""
     inference_s: float
     """Time for all test users, in batches, ids in to top-10 out, in seconds."""
     peak_memory_mib: float

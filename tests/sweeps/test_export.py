@@ -74,6 +74,8 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
         latency_ms_p95=2.5,
         served_ms_p50=0.5,
         served_ms_p95=0.75,
+        served_history_ms_p50=0.625,
+        update_ms_p50=0.25,
         inference_s=1.0,
         peak_memory_mib=3.0,
         train_peak_memory_mib=4.0,
