@@ -16,13 +16,12 @@ from easrec.models.autograd import refuse_second_derivative
 
 # Squared norms are clamped, so that a feature or a position of zeros gives zeros and not NaN.
 _SMALLEST_SQUARE = 1e-12
-_SMALLEST_NORM = 1e-6
 
 
 def _norms(x: Tensor, dim: int) -> Tensor:
     """L2 norms over `dim`, which stays with size 1."""
-    norms: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return norms.clamp_min(_SMALLEST_NORM)
+    # Over any but the last dimension torch's own norm takes three times as long on a CPU.
+    return x.square().sum(dim, keepdim=True).clamp_min(_SMALLEST_SQUARE).sqrt()
 
 
 def _normalise_rows(x_BHND: Tensor) -> Tensor:
