@@ -21,7 +21,7 @@ from sweeps.data import SweepData
 from sweeps.mlflow_store import quiet
 from sweeps.plan import preset_of
 from sweeps.presets import Preset
-from sweeps.records import flatten
+from sweeps.records import MEASURED, flatten
 from sweeps.source import open_run
 from sweeps.store import code_version
 from sweeps.summary import counted
@@ -156,6 +156,7 @@ def is_computed(name: str) -> bool:
     return not (
         name.startswith(("latency", "warmup/", "search/", "retrain/"))
         or name.endswith(_MEASURED_TIMES)
+        or name in MEASURED
         or name in FOR_MLFLOW
     )
 

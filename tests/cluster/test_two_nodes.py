@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from easrec.data.synthetic import synthetic_interactions
+from sweeps.records import MEASURED
 from tests.cluster.two_nodes import TwoNodes, two_nodes
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,7 @@ OTHER = ("--num-cpus=4", "--num-gpus=2", '--resources={"latency": 1}')
 TRADEOFFS = (0.0, 0.001, 0.1, 100.0)
 EPOCHS = 100
 """Of a search: more than pass while processes start one after the other on a busy machine."""
-_TIMED = ("_s", "latency_ms_p50", "latency_ms_p95", "peak_memory_mib", "pareto_latency")
+_TIMED = ("_s", *MEASURED, "pareto_latency")
 """Endings of the columns that hold what a stopwatch or a measurement of memory says."""
 
 

@@ -459,7 +459,11 @@ def test_a_real_exploration_that_was_killed_equals_the_undisturbed_one(tmp_path:
     done = subprocess.run([*command(output, log), "--resume"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert told(output) == told(tmp_path / "whole")
-    measured = [name for name in table(output) if name.endswith(("_s", "_mib")) or "latency" in name]
+    measured = [
+        name
+        for name in table(output)
+        if name.endswith(("_s", "_mib")) or "latency" in name or name in MEASURED
+    ]
     pd.testing.assert_frame_equal(
         table(output).drop(columns=measured), table(tmp_path / "whole").drop(columns=measured)
     )

@@ -20,7 +20,7 @@ from easrec.errors import InputError
 from sweeps.config import SweepConfig
 from sweeps.plan import preset_of
 from sweeps.recorded_trial import differences, preset_from
-from sweeps.records import flatten
+from sweeps.records import MEASURED, flatten
 from sweeps.repeat import run_repeat
 from sweeps.sweep import run_sweep
 from tests.sweeps.finished_sweep import FinishedSweep
@@ -100,6 +100,7 @@ def test_what_is_timed_does_not_count() -> None:
     assert differences(recorded, {"test/full/ndcg_at_10": 0.1, "search_s": 4.0}) == []
     (lost,) = differences(recorded, {})
     assert lost.name == "test/full/ndcg_at_10" and lost.again != lost.again
+    assert differences(dict.fromkeys(MEASURED, 1.0), dict.fromkeys(MEASURED, 2.0)) == []
 
 
 def test_settings_come_from_the_run_whatever_the_preset_means_today(tmp_path: Path) -> None:
