@@ -276,7 +276,12 @@ def _cost(facts: CardFacts) -> str:
         (f"latency of one request, p50 ({per})", milliseconds("latency_ms_p50")),
         (f"latency of one request, p95 ({per})", milliseconds("latency_ms_p95")),
         (f"the same as this package serves it, p50 ({per})", milliseconds("served_ms_p50")),
-        (f"one more item into the state of a user, p50 ({per})", milliseconds("update_ms_p50")),
+        (
+            f"one more item into the state of a user, p50 ({per})",
+            "no state: the history is read"
+            if metrics.get("update_ms_p50") == 0
+            else milliseconds("update_ms_p50"),
+        ),
         ("peak memory of serving, above the libraries", mebibytes("peak_memory_mib")),
     ]
     return (

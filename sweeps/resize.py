@@ -79,7 +79,9 @@ def resize(
     recorded = _trial_of(source, seed, source.facts.program)
     # Keys name the program: a network that one version warmed and another retrains is neither's alone.
     program = source.facts.program
-    if training_version(program) != training_version(code_version()):
+    if training_version(program) == training_version(code_version()):
+        program = code_version()  # what only measures may have changed since
+    else:
         say(f"the sweep was made by easrec {program}; the retraining is by {code_version()}")
         program = f"{program}, retrained by {code_version()}"
     trial = _trial_of(source, seed, program)

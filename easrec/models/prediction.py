@@ -29,7 +29,7 @@ def check_lengths(item_ids: Tensor, lengths: Tensor) -> None:
     num_positions = item_ids.shape[1]
     real = torch.arange(num_positions, device=item_ids.device) < lengths[:, None]
     # A length of 0 or less has no real position, one beyond N all of them: their number differs from it.
-    fits = torch.equal(item_ids > 0, real) and torch.equal(real.sum(dim=1), lengths)
+    fits = torch.equal(item_ids > 0, real) and bool((real.sum(dim=1) == lengths).all())
     if fits and bool(real[:, :1].all()):
         return
     outside = lengths[(lengths < 1) | (lengths > num_positions)]

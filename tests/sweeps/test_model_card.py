@@ -95,7 +95,13 @@ def test_costs_are_those_of_the_records(facts: CardFacts, sweep: FinishedSweep) 
     assert rows["the same with scoring all items"] == f"{recorded['flops_total']:,.0f}"
     assert rows["parameters"] == f"{recorded['params']:,.0f}"
     assert rows["latency of one request, p50 (1 CPU thread)"] == f"{recorded['latency_ms_p50']:.2f} ms"
+    served, update = "the same as this package serves it", "one more item into the state of a user"
+    assert rows[f"{served}, p50 (1 CPU thread)"] == f"{recorded['served_ms_p50']:.2f} ms"
+    assert rows[f"{update}, p50 (1 CPU thread)"] == f"{recorded['update_ms_p50']:.2f} ms"
     assert rows["peak memory of serving, above the libraries"] == f"{recorded['peak_memory_mib']:.1f} MiB"
+    trained = dataclasses.replace(facts.trained, metrics={**facts.trained.metrics, "update_ms_p50": 0.0})
+    stateless = dict(table(model_card(dataclasses.replace(facts, trained=trained)), "Cost"))
+    assert stateless[f"{update}, p50 (1 CPU thread)"] == "no state: the history is read"
 
 
 def test_data_and_terms_are_named(facts: CardFacts) -> None:
