@@ -285,6 +285,21 @@ def test_another_version_retrains_on_its_own_account(sweep: FinishedSweep, tmp_p
     assert same.key != again.key
 
 
+@pytest.mark.usefixtures("unmeasured")
+def test_a_version_that_only_measures_otherwise_trains_the_same(sweep: FinishedSweep, tmp_path: Path) -> None:
+    source = open_parent(sweep, tmp_path / "scratch")
+    facts = json.loads(source.file("sweep.json").read_text())
+    before = re.sub(r"\.[0-9a-f]{8}-torch", ".01234567-torch", code_version())
+    assert before != code_version()
+    facts["settings"]["program"] = before
+    source.file("sweep.json").write_text(json.dumps(facts))
+    lines: list[str] = []
+    record = sweep.records[0]
+    again = resize.resize(source, record.architecture, record.seed, Store(tmp_path / "store"), lines.append)
+    assert again.program == code_version()
+    assert not any("the sweep was made by" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
