@@ -13,6 +13,7 @@ from torch import Tensor
 
 from easrec.models.architecture import KeyNorm
 from easrec.models.autograd import refuse_second_derivative
+from easrec.models.dropout import dropout as drop
 
 # Squared norms are clamped, so that a feature or a position of zeros gives zeros and not NaN.
 _SMALLEST_SQUARE = 1e-12
@@ -283,9 +284,7 @@ def _unfused_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tenso
     logits = torch.baddbmm(
         later, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=1 / math.sqrt(q.shape[3])
     )
-    weights = logits.softmax(dim=-1)
-    if dropout:
-        weights = F.dropout(weights, dropout)
+    weights = drop(logits.softmax(dim=-1), dropout, training=True)
     return _weighted_sum(weights, v.flatten(0, 1)).view(v.shape)
 
 
