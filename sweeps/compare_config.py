@@ -56,7 +56,7 @@ ELSEWHERE = {
 }
 """Options of a sweep that a comparison has not, and what is said of them."""
 
-_MAY_CHANGE = ("methods", "exhaustive", "without_features", "timings", "beside_paper")
+_MAY_CHANGE = ("methods", "exhaustive", "recnas_budget", "without_features", "timings", "beside_paper")
 """Options that a resumed comparison may change: each result is kept by what it depends on."""
 
 
@@ -109,6 +109,9 @@ class CompareConfig(ComparedConfig):
     size: Literal["linrec", "supernet"] = "linrec"
     """Layers, heads and attention dropout of SASRec, FDSA and SASRecF. linrec: 2 layers, 8 heads, dropout
     0.2, as LinRec's settings are. supernet: layers and heads of the supernet, no attention dropout."""
+    recnas_budget: float = 0.5
+    """Bound on the FLOPs of RecNAS, whose searches are under one, where there is no --max-flops: as a share
+    of the largest network that it could derive."""
     features: Path | None = None
     """File that describes the items (.parquet or .item), for FDSA and SASRecF. Left out: what the data set
     brings along."""
@@ -128,6 +131,8 @@ class CompareConfig(ComparedConfig):
                 raise InputError(f"--methods must be some of {', '.join(known)}, got {name}")
             if self.methods.count(name) > 1:
                 raise InputError(f"--methods names {name} twice")
+        if not 0 < self.recnas_budget <= 1:
+            raise InputError(f"--recnas-budget must lie in (0, 1], got {self.recnas_budget:g}")
         reading = [name for name in self.methods if name in READ_FEATURES]
         if reading and self.without_features:
             raise InputError(f"--methods names {reading[0]}, which --without-features leaves out")

@@ -6,18 +6,22 @@ fresh weights after the search where their papers have it so.
 """
 
 import dataclasses
+import itertools
+import math
 from typing import get_args
 
 from easrec.baselines import Baseline, attention_dropout_of, baseline_architecture
 from easrec.data.feature_table import FeatureTable
 from easrec.data.sequences import SplitData
+from easrec.errors import InputError
 from easrec.models.architecture import Architecture, Attention, CandidateSpace
 from easrec.nas.methods import OtherSearch, method_of, method_settings, method_space
+from easrec.nas.resources import network_flops
 from easrec.nas.search import SearchConfig
 from easrec.nas.training_cost import EpochSize
 from easrec.retrain import RetrainConfig
 from easrec.training import training_form
-from sweeps.compare_config import CompareConfig
+from sweeps.compare_config import LABELS, CompareConfig
 from sweeps.compare_trial import Contestant, Searched, Trained, Tried
 from sweeps.plan import trials_of_seeds
 from sweeps.presets import Preset
@@ -47,7 +51,7 @@ def contestants_of(
         code_version: of the program.
 
     Raises:
-        InputError: sizes do not fit a method.
+        InputError: sizes do not fit a method, or a bound of FLOPs leaves it nothing.
     """
     trials = trials_of_seeds(config, preset, data, device=device, code_version=code_version)
     found: list[Contestant] = []
@@ -57,7 +61,7 @@ def contestants_of(
             if name == "easrec":
                 found.append(Searched(method=name, trial=trial))
             elif name in get_args(OtherSearch):
-                found.append(Searched(method=name, trial=searching(name, trial, data)))
+                found.append(Searched(method=name, trial=searching(name, trial, data, config.recnas_budget)))
             elif name in ("random", "exhaustive"):
                 found.append(Tried(method=name, trial=trial, which="random" if name == "random" else "all"))
             else:
@@ -65,10 +69,23 @@ def contestants_of(
     return found
 
 
-def searching(name: str, trial: TrialConfig, data: SplitData) -> TrialConfig:
-    """The trial of another search: over EASRec's sizes with softmax attention and without gates."""
+def searching(name: str, trial: TrialConfig, data: SplitData, recnas_budget: float) -> TrialConfig:
+    """The trial of another search: over EASRec's sizes with softmax attention and without gates.
+
+    Args:
+        name: of the search.
+        trial: EASRec's.
+        data: what is trained on.
+        recnas_budget: see `_recnas_terms`.
+
+    Raises:
+        InputError: no network of the space keeps to the bound of FLOPs.
+    """
     method, space = method_of(name), method_space(trial.space)
     search = method_settings(method, trial.search)
+    if name == "recnas":
+        search = _recnas_terms(search, space, recnas_budget)
+    _check_bound(name, search, space)
     # The epochs of EASRec's warm-up, where a method has none: to search for, and before it may end.
     more = trial.search.warmup_epochs - search.warmup_epochs
     search = dataclasses.replace(
@@ -88,6 +105,45 @@ def searching(name: str, trial: TrialConfig, data: SplitData) -> TrialConfig:
         transfer_from="fresh",
         method=method,
     )
+
+
+def _recnas_terms(search: SearchConfig, space: CandidateSpace, budget: float) -> SearchConfig:
+    """What RecNAS is not without: a bound on resources, and a temperature that falls to its floor.
+
+    Args:
+        search: the settings so far.
+        space: what it chooses from.
+        budget: bound of FLOPs where `max_flops` names none, as a share of the largest network of the space.
+    """
+    bound = search.max_flops
+    if bound is None:
+        bound = math.floor(budget * max(_flops(space, search)))
+    annealed = search.temperature
+    # A fall by a fixed rate is made for EASRec's number of steps, and may hardly begin here.
+    kind = "linear" if annealed.kind == "constant" else annealed.kind
+    return dataclasses.replace(
+        search, max_flops=bound, temperature=dataclasses.replace(annealed, kind=kind, rate=None)
+    )
+
+
+def _flops(space: CandidateSpace, search: SearchConfig) -> list[int]:
+    """FLOPs of every network of a space."""
+    depths = range(1, space.num_layers + 1)
+    return [
+        network_flops(space.architecture(candidate, layers), search.max_length)
+        for candidate, layers in itertools.product(range(len(space)), depths)
+    ]
+
+
+def _check_bound(name: str, search: SearchConfig, space: CandidateSpace) -> None:
+    """Refuse a bound that leaves a search nothing, before anything is trained."""
+    if search.max_flops is not None and search.max_flops < (smallest := min(_flops(space, search))):
+        raise InputError(
+            f"a bound of {search.max_flops} FLOPs leaves {LABELS[name]} no network: the smallest of its "
+            f"space, of softmax attention, needs {smallest}; raise --max-flops"
+            + (" or --recnas-budget" if name == "recnas" else "")
+            + ", or leave it out of --methods"
+        )
 
 
 def equal_batch(

@@ -314,13 +314,15 @@ class Tried:
         """See `Contestant`."""
         return (self.trial,)
 
-    def _order(self) -> list[Architecture]:
-        """The space in the order in which it is tried: at random, or the costliest first."""
-        space = self.trial.space
+    def architectures(self) -> list[Architecture]:
+        """What EASRec may derive in the order in which it is tried: at random, or the costliest first."""
+        space, search = self.trial.space, self.trial.search
         found = [
             space.architecture(candidate, layers)
             for candidate, layers in itertools.product(range(len(space)), range(1, space.num_layers + 1))
         ]
+        if search.max_flops is not None:
+            found = [one for one in found if network_flops(one, search.max_length) <= search.max_flops]
         if self.which == "random":
             order = np.random.default_rng(self.trial.seed).permutation(len(found))
             return [found[at] for at in order]
@@ -339,7 +341,7 @@ class Tried:
     def _progress(self, data: SplitData, store: Store) -> Iterator[tuple[Architecture, Result | None]]:
         """The architectures that count, in order; the last one has no result if more is to be trained."""
         spent, budget = 0.0, self._budget(data, store)
-        for number, architecture in enumerate(self._order()):
+        for number, architecture in enumerate(self.architectures()):
             result = _finished(store, self._place(architecture))
             if result is not None:
                 spent += retraining_flops(

@@ -1,6 +1,7 @@
 """The terms of a comparison: equal where they should be, and refused where they make no sense."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from easrec.data.sequences import SplitData, leave_one_out
 from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
 from easrec.nas.alternating import without_unused
+from easrec.nas.resources import network_flops
 from easrec.nas.training_cost import EpochSize
 from sweeps.command_line import parse
 from sweeps.compare import Comparison
 from sweeps.compare_config import ELSEWHERE, LABELS, READ_FEATURES, CompareConfig
 from sweeps.compare_methods import contestants_of, equal_batch
 from sweeps.compare_paper import paper_accuracy, paper_costs, paper_gates
-from sweeps.compare_trial import Contestant, Searched, Trained
+from sweeps.compare_trial import Contestant, Searched, Trained, Tried
 from tests.sweeps.tiny_features import tiny_features
 
 
@@ -83,6 +85,62 @@ def test_other_searches_choose_among_plain_softmax_networks(
     assert own.search_key != dataclasses.replace(own, method=None).search_key
 
 
+@pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
+def test_recnas_searches_under_a_bound_and_anneals_to_the_floor(
+    preset: str, data: SplitData, features: FeatureTable
+) -> None:
+    found = contestants(data, features, preset=preset, methods=("recnas", "darts"), recnas_budget=0.25)
+    search, space = found["recnas/0"].trial.search, found["recnas/0"].trial.space
+    largest = network_flops(space.architecture(0, space.num_layers), search.max_length)
+    assert search.max_flops == largest // 4
+    for steps in (30, 3_000):
+        assert search.temperature.at(0, planned_steps=steps) == 1
+        assert search.temperature.at(steps, planned_steps=steps) == pytest.approx(search.temperature.floor)
+    assert found["darts/0"].trial.search.max_flops is None
+    given = contestants(data, features, preset=preset, methods=("recnas",), max_flops=largest // 2)
+    assert given["recnas/0"].trial.search.max_flops == largest // 2
+    steady = contestants(data, features, preset="quick", methods=("recnas",), temperature_kind="constant")
+    assert steady["recnas/0"].trial.search.temperature.kind == "linear"
+
+
+@pytest.mark.parametrize(
+    ("settings", "method", "remedy"),
+    [
+        ({"max_flops": 1}, "ProxylessNAS", "raise --max-flops, or"),
+        ({"recnas_budget": 0.001}, "RecNAS", "raise --max-flops or --recnas-budget"),
+    ],
+)
+def test_a_bound_that_leaves_a_search_nothing_is_refused(
+    settings: dict[str, Any], method: str, remedy: str, data: SplitData, features: FeatureTable
+) -> None:
+    # Networks of softmax attention need more at this length, so that a bound may suit EASRec alone.
+    options: dict[str, Any] = {"preset": "quick", "max_length": 200, "methods": ("easrec", "proxylessnas")}
+    space = contestants(data, features, **options)["easrec/0"].trial.space
+    if "max_flops" in settings:
+        settings = {"max_flops": network_flops(space.architecture(len(space) - 1, 1), 200)}
+    else:
+        options["methods"] = ("recnas",)
+    with pytest.raises(InputError, match=rf"leaves {method} \+ SASRec no network.*{remedy}"):
+        contestants(data, features, **options, **settings)
+
+
+def test_random_and_exhaustive_search_keep_to_the_bound(data: SplitData, features: FeatureTable) -> None:
+    bound = 2_000_000
+    found = contestants(data, features, preset="quick", methods=("random",), exhaustive=True, max_flops=bound)
+    trial = found["exhaustive/0"].trial
+    for name in ("random", "exhaustive"):
+        one = found[f"{name}/0"]
+        assert isinstance(one, Tried)
+        tried = one.architectures()
+        within = [
+            architecture
+            for candidate, layers in itertools.product(range(len(trial.space)), range(1, 5))
+            if network_flops(architecture := trial.space.architecture(candidate, layers), 50) <= bound
+        ]
+        assert sorted(map(str, tried)) == sorted(map(str, within))
+        assert 0 < len(tried) < 4 * len(trial.space)
+
+
 def test_a_step_has_as_many_targets_whatever_the_form_of_training(data: SplitData) -> None:
     preset = Comparison.preset_for(CompareConfig(preset="paper"))
     causal = dataclasses.replace(preset.space, attention="softmax")
@@ -120,6 +178,7 @@ def test_methods_that_read_no_features_do_not_depend_on_them(data: SplitData, fe
         ({"methods": ("easrec", "easrec")}, "--methods names easrec twice"),
         ({"methods": ("fdsa",), "without_features": True}, "names fdsa, which --without-features leaves out"),
         ({"tradeoff": -1.0}, "--tradeoff must be a finite number of at least 0, got -1"),
+        ({"recnas_budget": 0.0}, r"--recnas-budget must lie in \(0, 1\], got 0"),
         ({"timings": 0}, "--timings must be at least 1, got 0"),
         ({"beside_paper": True}, "the paper has no figures of ml-100k; it has those of ml-1m, gowalla"),
         ({"seeds": 0}, "--seeds must be at least 1"),
