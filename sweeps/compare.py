@@ -1,6 +1,7 @@
 """A comparison from its settings to its tables: each method with each seed is a trial."""
 
 import dataclasses
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from sweeps.compare_trial import (
     Contestant,
     Outcome,
     coverage_place,
+    measured_together,
     run_contestant,
     timing_key,
 )
@@ -304,11 +306,13 @@ class Comparison(Sweep):
 
     def _measure_all(self, shared: SharedData, cluster: Cluster) -> bool:
         """Measure every network --timings times, in turns; returns whether all of that is known now."""
-        timings = cast(ComparedConfig, self.config).timings
+        timings, finished = cast(ComparedConfig, self.config).timings, self._finished().values()
+        together = measured_together(finished)
         wanted: dict[str, tuple[Contestant, Outcome]] = {}
         for number in range(timings):
-            for one, outcome in self._finished().values():
-                wanted.setdefault(timing_key(one, outcome, self.profile, number), (one, outcome))
+            for one, outcome in finished:
+                key = timing_key(one, outcome, self.profile, number, together)
+                wanted.setdefault(key, (one, outcome))
         missing = {
             key: found
             for key, found in wanted.items()
@@ -326,12 +330,13 @@ class Comparison(Sweep):
             f"measuring {networks}{place.described} {counted(timings, 'time')}, one after the other, nothing "
             "else running"
         )
-        complete = True
+        complete, session = True, f"{now_ms()}-{secrets.token_hex(4)}"
         for key, (one, outcome) in missing.items():
             self.store.forget_failure("measure", key)
+            trial, store = one.trial, self.store
             try:
                 on_place(
-                    place, measure_entry, outcome.place, key, one.trial, self.profile, shared, self.store
+                    place, measure_entry, outcome.place, key, trial, self.profile, shared, store, session
                 )
             except RuntimeError as error:
                 self.say(f"the network of {self.label(one)} could not be measured: {error}")
@@ -342,10 +347,11 @@ class Comparison(Sweep):
     def _measured(self) -> dict[tuple[str, int], Mapping[str, Any]]:
         """By trial id and number of the measurement, what is known by now."""
         found: dict[tuple[str, int], Mapping[str, Any]] = {}
-        timings = cast(ComparedConfig, self.config).timings
-        for name, (one, outcome) in self._finished().items():
+        timings, finished = cast(ComparedConfig, self.config).timings, self._finished()
+        together = measured_together(finished.values())
+        for name, (one, outcome) in finished.items():
             for number in range(timings):
-                key = timing_key(one, outcome, self.profile, number)
+                key = timing_key(one, outcome, self.profile, number, together)
                 result = self.store.entry("measure", key).result()
                 if result is not None and result.error is None:
                     found[name, number] = result.value
@@ -434,11 +440,12 @@ class Comparison(Sweep):
                 "method": finished[name][0].method,
                 "seed": finished[name][0].trial.seed,
                 "measurement": number,
+                "session": str(figures["session"]),
                 **{cost: float(figures[cost]) for cost in MEASURED},
             }
             for (name, number), figures in self._measured().items()
         ]
-        timings = pd.DataFrame(rows, columns=["method", "seed", "measurement", *MEASURED])
+        timings = pd.DataFrame(rows, columns=["method", "seed", "measurement", "session", *MEASURED])
         paths: dict[str, list[Path]] = {}
         for one, outcome in finished.values():
             paths.setdefault(one.method, []).append(self.store.entry(*outcome.place).path(RANKS))

@@ -38,7 +38,8 @@ class Contest:
     trials: pd.DataFrame
     """A row per method and seed: `method`, `seed`, `architecture_id` and metrics."""
     timings: pd.DataFrame
-    """A row per method, seed and `measurement`: `sweeps.records.MEASURED`. May be empty."""
+    """A row per method, seed and `measurement`: `session`, which those have in common that were measured by
+    one run of the program on one machine, and `sweeps.records.MEASURED`. May be empty."""
     gains: Mapping[str, Mapping[str, Gains]]
     """Method -> metric -> what it earned from each user, averaged over seeds."""
 
@@ -57,6 +58,14 @@ class Contest:
         """R; 0 where nothing was measured."""
         return 0 if self.timings.empty else int(self.timings["measurement"].nunique())
 
+    def seeds(self, method: str) -> frozenset[int]:
+        """Those of which a method has a result."""
+        return frozenset(int(seed) for seed in self.trials.loc[self.trials["method"] == method, "seed"])
+
+    def complete(self, method: str) -> bool:
+        """Whether a method has a result of every seed that any has."""
+        return len(self.seeds(method)) == self.num_seeds
+
     def protocols(self) -> list[str]:
         """The protocols that the data set allows, of `PROTOCOLS_SHOWN`."""
         return [name for name in PROTOCOLS_SHOWN if f"test/{name}/ndcg_at_10" in self.trials]
@@ -66,6 +75,22 @@ class Contest:
         own = self.timings[self.timings["method"] == method]
         means = own.groupby("measurement")[cost].mean().sort_index()
         return means.to_numpy(dtype=np.float64)
+
+    def paired(self, method: str, reference: str, cost: str) -> pd.DataFrame:
+        """A measured cost of two methods, means over seeds, as columns `ours` and `theirs`.
+
+        A row is a measurement that both have of every seed, in the same session: what was measured on another
+        day, or on another machine, does not tell two networks apart.
+        """
+        columns = ["seed", "measurement", "session"]
+        ours, theirs = (
+            self.timings.loc[self.timings["method"] == name, [*columns, cost]] for name in (method, reference)
+        )
+        both = ours.merge(theirs, on=columns, suffixes=("_ours", "_theirs"))
+        rounds = both.groupby("measurement")
+        means = rounds[[f"{cost}_ours", f"{cost}_theirs"]].mean().set_axis(["ours", "theirs"], axis=1)
+        whole = (rounds["seed"].nunique() == self.num_seeds) & (rounds["session"].nunique() == 1)
+        return means[whole]
 
     def summary(self) -> pd.DataFrame:
         """A row per method: `num_seeds`, the mean of every metric, and deviations as NAME_sd.
@@ -148,7 +173,7 @@ def differences(contest: Contest, reference: str, methods: Sequence[str] | None 
     """Every method against one of them, in every column of every table.
 
     The comparisons of a table (the accuracies under one protocol, or the costs) are one family for Holm's
-    correction.
+    correction. A method that lacks a seed is not compared: what it has are means over others.
 
     Args:
         contest: what was found.
@@ -191,11 +216,13 @@ def differences(contest: Contest, reference: str, methods: Sequence[str] | None 
 
 
 def _difference(contest: Contest, table: str, metric: str, method: str, reference: str) -> Difference | None:
+    if contest.seeds(method) != contest.seeds(reference):
+        return None
     if table == "costs":
-        if contest.num_measurements < 2:
+        pairs = contest.paired(method, reference, metric)
+        if len(pairs) < 2:
             return None
-        first, second = contest.series(method, metric), contest.series(reference, metric)
-        return over_repeats(first, second) if len(first) == len(second) > 1 else None
+        return over_repeats(pairs["ours"].to_numpy(np.float64), pairs["theirs"].to_numpy(np.float64))
     ours, theirs = (contest.gains.get(name, {}).get(metric) for name in (method, reference))
     if ours is None or theirs is None or not ours.same_questions(theirs):
         return None

@@ -102,6 +102,12 @@ def grids(
     summary = contest.summary().set_index("method")
     summary = summary.loc[[name for name in methods or contest.methods if name in summary.index]]
     found = differences(contest, reference, list(summary.index))
+    labels = {
+        name: label
+        if contest.complete(name) or name not in summary.index
+        else f"{label}, {len(contest.seeds(name))} of {counted(contest.num_seeds, 'seed')}"
+        for name, label in labels.items()
+    }
     begin = f"{title}: " if title else ""
     seeds = f"means of {counted(contest.num_seeds, 'seed')}"
     seeds += ", ± their standard deviation" if contest.num_seeds > 1 else "; a deviation needs two or more"
@@ -117,7 +123,8 @@ def grids(
     notes = [
         "all users: time to answer all test users in batches; p50, p95: one request by torch; served: the "
         "same as it is served, on a CPU by ONNX Runtime, from the user's state where the attention has one; "
-        "update: one more item into that state; serving, training: peak memory; means of "
+        "update: one more item into that state; serving, training: peak memory of the network that is "
+        "compared, without what a search took; means of "
         + counted(contest.num_measurements, "measurement")
         + (", ± their standard deviation" if contest.num_measurements > 1 else ""),
         *_marks(found, "costs", labels, reference, f"{contest.num_measurements} repeated measurements"),
@@ -125,8 +132,8 @@ def grids(
     if contest.num_measurements:
         made.append(_grid(f"{begin}measured costs", _MEASURED, summary, found, "costs", labels, notes))
     notes = [
-        "MFLOPs: one forward pass of a full history; search: with warm-up; total: search and training of one "
-        "seed"
+        "MFLOPs: one forward pass of a full history, of linear attention by its closed form; search: with "
+        "warm-up; total: search and training of one seed"
     ]
     if "architectures_tried" in summary:
         notes.append(

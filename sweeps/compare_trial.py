@@ -6,7 +6,7 @@ training a baseline, or by retraining architectures of EASRec's space and keepin
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -447,7 +447,21 @@ def coverage_stage(contestant: Contestant, data: SplitData, store: Store) -> Non
     store.get_or_compute(*coverage_place(outcome.place), compute)
 
 
-def timing_key(contestant: Contestant, outcome: Outcome, settings: ProfileConfig, number: int) -> str:
+def measured_together(found: Iterable[tuple[Contestant, Outcome]]) -> str:
+    """What tells the networks of a comparison that are measured in turn from those of another.
+
+    Figures are compared with one another, so that a comparison of other networks measures all of them anew.
+    """
+    return content_key(sorted({content_key(_network(one, outcome)) for one, outcome in found}))
+
+
+def _network(contestant: Contestant, outcome: Outcome) -> dict[str, Any]:
+    return {**outcome.network, "train_batch_size": contestant.trial.retrain.batch_size}
+
+
+def timing_key(
+    contestant: Contestant, outcome: Outcome, settings: ProfileConfig, number: int, together: str
+) -> str:
     """Key of one measurement of a contestant's network; those that share the network share it.
 
     Args:
@@ -455,16 +469,17 @@ def timing_key(contestant: Contestant, outcome: Outcome, settings: ProfileConfig
         outcome: what it ended with.
         settings: how it is measured.
         number: which of the repeated measurements, from 0.
+        together: see `measured_together`.
     """
     trial = contestant.trial
     return content_key(
         {
-            "network": dict(outcome.network),
+            "network": _network(contestant, outcome),
+            "together": together,
             "max_length": trial.retrain.max_length,
             "data": trial.data_checksum,
             "code": trial.code_version,
             **trial.measuring_settings(),
-            "train_batch_size": trial.retrain.batch_size,
             "settings": dataclasses.asdict(settings),
             "measurement": number,
         }

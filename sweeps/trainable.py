@@ -129,6 +129,7 @@ def measure_entry(
     settings: ProfileConfig,
     data: SharedData,
     store: Store,
+    session: str = "",
 ) -> dict[str, Any]:
     """What a network of the store costs on the machine that this runs on, and what that machine is.
 
@@ -141,6 +142,8 @@ def measure_entry(
         settings: how.
         data: what is asked.
         store: where network and figures lie.
+        session: what those that are measured one after the other have in common. It is kept beside the
+            figures, with the node that they were measured on; left out, nothing is.
 
     Raises:
         StoredFailureError: measuring failed, and would again.
@@ -156,6 +159,7 @@ def measure_entry(
             device=trial.measure_device,
             train_batch_size=trial.retrain.batch_size,
         )
-        return dataclasses.asdict(profile) | hardware(trial.measure_device)
+        found = dataclasses.asdict(profile) | hardware(trial.measure_device)
+        return found | ({"session": f"{session} {found['host']}"} if session else {})
 
     return store.get_or_compute("measure", key, compute, failures=(ValueError,))

@@ -41,11 +41,11 @@ def contest(*, seeds: int = 2, measurements: int = 3) -> Contest:
             for number in range(measurements):
                 jitter = 0.01 * number
                 timings.append(
-                    {"method": method, "seed": seed, "measurement": number}
+                    {"method": method, "seed": seed, "measurement": number, "session": "a"}
                     | dict.fromkeys(MEASURED, 2.0**place + jitter + 0.001 * seed)
                 )
     known = {method: dict.fromkeys(metrics, gains(share)) for method, share in shares.items()}
-    columns = ["method", "seed", "measurement", *MEASURED]
+    columns = ["method", "seed", "measurement", "session", *MEASURED]
     return Contest(pd.DataFrame(rows), pd.DataFrame(timings, columns=columns), known)
 
 
@@ -75,6 +75,48 @@ def test_differences_are_corrected_within_each_table() -> None:
     # Costs go by the measurements, which rise and fall together.
     costs = found.query("table == 'costs' and metric == 'inference_s'").set_index("method")
     assert costs["told_apart"].all() and costs["difference"]["fdsa"] == pytest.approx(3.0)
+
+
+def test_only_what_was_measured_together_tells_costs_apart() -> None:
+    whole = contest()
+    rng = np.random.default_rng(0)
+    timings = whole.timings.assign(
+        **{cost: whole.timings[cost] + 0.01 * rng.random(len(whole.timings)) for cost in MEASURED}
+    )
+
+    def judged(table: pd.DataFrame) -> dict[str, float]:
+        found = differences(Contest(whole.trials, table, whole.gains), "easrec")
+        return found.query("metric == 'inference_s'").set_index("method")["p"].to_dict()
+
+    sasrec = timings["method"] == "sasrec"
+    everything = judged(timings)
+    assert set(everything) == {"sasrec", "fdsa"}
+    # Another day's are no partners, and what is left is joined by number, not by place.
+    elsewhere = timings.assign(session=np.where(sasrec, "b", "a"))
+    assert judged(elsewhere) == pytest.approx({"fdsa": everything["fdsa"]})
+    shifted = timings[~(sasrec & (timings["measurement"] == 0))]
+    shifted = shifted[~((shifted["method"] == "easrec") & (shifted["measurement"] == 2))]
+    assert set(judged(shifted)) == {"fdsa"}
+    # A measurement that lacks a seed is a mean over others.
+    partial = timings[~(sasrec & (timings["measurement"] == 0) & (timings["seed"] == 1))]
+    pairs = Contest(whole.trials, partial, whole.gains).paired("sasrec", "easrec", "inference_s")
+    assert list(pairs.index) == [1, 2]
+
+
+def test_a_method_that_lacks_a_seed_says_so_and_is_not_judged() -> None:
+    whole = contest()
+    trials = whole.trials[~((whole.trials["method"] == "fdsa") & (whole.trials["seed"] == 1))]
+    partial = Contest(trials, whole.timings, whole.gains)
+    assert set(differences(partial, "easrec")["method"]) == {"sasrec"}
+    table = grids(partial, LABELS, "easrec")[0]
+    rows = dict(table.rows)
+    assert set(rows) == {"EASRec", "SASRec (w/o LinRec)", "FDSA (w/o LinRec), 1 of 2 seeds"}
+    assert {cell.mark for cell in rows["FDSA (w/o LinRec), 1 of 2 seeds"]} == {""}
+    assert any("FDSA" in name and "†" in [cell.mark for cell in cells] for name, cells in _marked(whole))
+
+
+def _marked(found: Contest) -> list[tuple[str, tuple[Cell, ...]]]:
+    return list(grids(found, LABELS, "easrec")[0].rows)
 
 
 def test_one_measurement_tells_no_costs_apart() -> None:

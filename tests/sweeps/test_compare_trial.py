@@ -17,7 +17,15 @@ from easrec.nas.training_cost import retraining_flops, search_flops, warmup_flop
 from sweeps.compare import Comparison
 from sweeps.compare_config import LABELS, CompareConfig
 from sweeps.compare_methods import contestants_of
-from sweeps.compare_trial import Contestant, Outcome, Tried, coverage_place, coverage_stage, timing_key
+from sweeps.compare_trial import (
+    Contestant,
+    Outcome,
+    Tried,
+    coverage_place,
+    coverage_stage,
+    measured_together,
+    timing_key,
+)
 from sweeps.coverage import COVERAGE, POPULAR
 from sweeps.records import trial_architecture
 from sweeps.store import Store, StoredFailureError
@@ -149,18 +157,21 @@ def test_what_is_finished_is_not_trained_again(finished: Finished, monkeypatch: 
 
 def test_networks_that_cost_the_same_are_measured_once(finished: Finished) -> None:
     settings = ProfileConfig()
-    keys = {
-        method: timing_key(one, finished.outcome(method), settings, 0)
-        for method, one in finished.contestants.items()
-    }
+    found = {method: (one, finished.outcome(method)) for method, one in finished.contestants.items()}
+    together = measured_together(found.values())
+    keys = {method: timing_key(*pair, settings, 0, together) for method, pair in found.items()}
     best = finished.outcome("exhaustive").architecture
     for method in ("easrec", "random"):
         same = finished.outcome(method).architecture == best
         assert (keys[method] == keys["exhaustive"]) == same
     baselines = [name for name in keys if name.startswith(("sasrec", "fdsa"))]
     assert len({keys[name] for name in baselines}) == len(baselines) == 6
-    one = finished.contestants["sasrec"]
-    assert timing_key(one, finished.outcome("sasrec"), settings, 1) != keys["sasrec"]
+    assert timing_key(*found["sasrec"], settings, 1, together) != keys["sasrec"]
+    # One more method that ended with the same network changes nothing; another network measures all anew.
+    assert measured_together([*found.values(), found["sasrec"]]) == together
+    fewer = measured_together(pair for method, pair in found.items() if method != "fdsa")
+    assert fewer != together
+    assert timing_key(*found["sasrec"], settings, 0, fewer) != keys["sasrec"]
 
 
 def test_a_failure_that_would_repeat_itself_is_named_and_can_be_forgotten(
