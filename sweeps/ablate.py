@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from rich.console import Console
 
@@ -28,7 +28,7 @@ from sweeps.sweep import run_sweep
 
 _DEFAULT = "default"
 _WARM_UP = 5
-"""Epochs of a warm-up that is set beside a preset without one."""
+"""Epochs of a warm-up that is set beside a preset without one, if the search has more."""
 
 _TITLES = {
     "gates": "layers of the gates",
@@ -123,13 +123,13 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
             ]
         elif group == "search-weights":
             # Weights that stay as a warm-up left them need one.
-            warm = _with_warm_up(preset, search.warmup_epochs or _WARM_UP)
+            warm = _warmed(preset, group)
             found += [
                 Variant(group, "train", "weights that learn", _with_search(preset, search_weights="train")),
                 Variant(group, "freeze", "weights at rest", _with_search(warm, search_weights="freeze")),
             ]
         else:
-            warm = _with_warm_up(preset, search.warmup_epochs or _WARM_UP)
+            warm = _warmed(preset, group)
             of_kind: dict[WarmupPaths, str] = {
                 "mixture": "of all candidates, mixed",
                 "sandwich": "of three networks a step",
@@ -143,7 +143,8 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
                 )
                 for kind, label in of_kind.items()
             ]
-            found.append(Variant(group, 0, "no warm-up", _with_warm_up(preset, 0)))
+            if search.search_weights == "train":  # weights at rest are always those of a warm-up
+                found.append(Variant(group, 0, "no warm-up", _with_warm_up(preset, 0)))
     return found
 
 
@@ -160,6 +161,19 @@ def _with_search(preset: Preset, **changes: object) -> Preset:
     return dataclasses.replace(preset, search=dataclasses.replace(preset.search, **changes))  # type: ignore[arg-type]
 
 
+def _warmed(preset: Preset, group: str) -> Preset:
+    """The preset, or where it has no warm-up, one with as much of its search taken for that."""
+    search = preset.search
+    if search.warmup_epochs:
+        return preset
+    if search.search_epochs < 2:
+        raise InputError(
+            f"--groups {group} sets a warm-up beside a search without one, the same epochs in sum; "
+            f"--search-epochs {search.search_epochs} leaves none for it: give 2 or more"
+        )
+    return _with_warm_up(preset, min(_WARM_UP, search.search_epochs - 1))
+
+
 def _with_warm_up(preset: Preset, epochs: int) -> Preset:
     """Another warm-up, and a search that is as much shorter or longer: in sum as many epochs."""
     search = preset.search
@@ -169,7 +183,7 @@ def _with_warm_up(preset: Preset, epochs: int) -> Preset:
         search=dataclasses.replace(
             search,
             warmup_epochs=epochs,
-            search_epochs=max(1, search.search_epochs + more),
+            search_epochs=search.search_epochs + more,
             stable_epochs=max(1, search.stable_epochs + more),
             ndcg_patience=max(1, search.ndcg_patience + more),
         ),
@@ -185,6 +199,11 @@ class Ablation(Comparison):
     """One run of the program over an ablation's directory."""
 
     NAME = "ablate"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        # What cannot be varied is said before Ray is started.
+        self.sections()
 
     @property
     def variants(self) -> list[Variant]:

@@ -16,9 +16,9 @@ from easrec.errors import InputError
 from easrec.files import write_atomically
 from sweeps.cluster import Cluster
 from sweeps.compare_charts import comparison_png
-from sweeps.compare_config import LABELS, READ_FEATURES, CompareConfig, ComparedConfig
+from sweeps.compare_config import LABELS, PAPER_NAMES, READ_FEATURES, CompareConfig, ComparedConfig
 from sweeps.compare_methods import contestants_of
-from sweeps.compare_paper import beside_paper
+from sweeps.compare_paper import beside_paper, paper_settings
 from sweeps.compare_tables import Contest, accuracy_metrics, differences, read_contest_gains
 from sweeps.compare_text import Grid, grids, latex, markdown, terminal_table
 from sweeps.compare_trial import (
@@ -59,6 +59,9 @@ DIFFERENCES = "differences.csv"
 MARKDOWN = "comparison.md"
 LATEX = "comparison.tex"
 CHART = "comparison.png"
+
+_PREFIXES = "linear_bidirectional"
+"""The attention that is trained on prefixes."""
 
 _LONGEST_DESCRIPTION = 7500
 """Characters of a description in MLflow, which is a tag."""
@@ -182,17 +185,23 @@ class Comparison(Sweep):
         return beside_paper(contest, self.labels, config.paper_name, differs=self.differs())
 
     def differs(self) -> list[str]:
-        """Sentences on what differs from the paper's experiments."""
-        space, search = self.preset.space, self.preset.search
+        """Two sentences, ours and the paper's, on what figures of both depend on."""
+        config, space, search = self.config, self.preset.space, self.preset.search
         place = next(
-            (f", measured on {figures['cpu']}" for figures in self._measured().values() if "cpu" in figures),
-            "",
+            (f"measured on {figures['cpu']}" for figures in self._measured().values() if "cpu" in figures),
+            "not measured",
         )
+        targets = "every position of a window" if space.attention != _PREFIXES else "every prefix"
+        shares = ", ".join(f"{100 * share:g}" for share in space.hidden_intensities)
+        sizes = f", baselines of size {config.size}" if isinstance(config, CompareConfig) else ""
         return [
             f"ours: {self.data.num_users:,} users and {self.data.num_items:,} items, "
-            f"N = {search.max_length}, supernet {space.num_layers} x {space.hidden_size}/{space.inner_size}, "
-            f"attention {space.attention}, warm-up of {search.warmup_epochs} epochs, "
-            f"lambda {search.tradeoff:g}, preset {self.config.preset}{place}"
+            f"N = {search.max_length}, supernet {space.num_layers} x {space.hidden_size}/{space.inner_size} "
+            f"with intensities of {shares} %, attention {space.attention} trained on {targets}, "
+            f"warm-up of {counted(search.warmup_epochs, 'epoch')}, lambda {search.tradeoff:g}, batches of "
+            f"{search.batch_size} in the search and {self.preset.retrain.batch_size} in retraining{sizes}, "
+            f"{counted(config.seeds, 'seed')}, {place}",
+            paper_settings(PAPER_NAMES[config.data_name]),
         ]
 
     def label(self, trial: Contestant) -> str:

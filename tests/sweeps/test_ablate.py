@@ -97,6 +97,24 @@ def test_the_preset_is_whatever_the_user_makes_it(data: SplitData) -> None:
     assert [changes(preset, one.preset) for one in found] == [{"search_weights"}, set()]
 
 
+def test_weights_at_rest_are_always_those_of_a_warm_up(data: SplitData) -> None:
+    preset, found = made(data, search_weights="freeze")
+    assert {one.preset.search.warmup_epochs for one in found} == {preset.search.warmup_epochs}
+    assert [one.value for one in found if one.group == "warmup"] == ["mixture", "sandwich"]
+
+
+@pytest.mark.parametrize("group", ["warmup", "search-weights"])
+def test_a_warm_up_that_is_set_beside_none_leaves_the_search_an_epoch(group: Any, data: SplitData) -> None:
+    preset, found = made(data, preset="paper", search_epochs=3, groups=(group,))
+    assert preset.search.warmup_epochs == 0
+    for one in found:
+        search = one.preset.search
+        assert search.warmup_epochs + search.search_epochs == 3
+        assert search.warmup_epochs in (0, 2)
+    with pytest.raises(InputError, match=f"--groups {group} sets a warm-up.*--search-epochs 1 leaves none"):
+        made(data, preset="paper", search_epochs=1, groups=(group,))
+
+
 @pytest.mark.parametrize("group", ["attention", "key-norm"])
 def test_softmax_attention_has_no_forms_of_linear_attention(group: Any, data: SplitData) -> None:
     with pytest.raises(InputError, match=f"--groups {group} compares forms of linear attention"):

@@ -19,7 +19,7 @@ from sweeps.command_line import parse
 from sweeps.compare import Comparison
 from sweeps.compare_config import ELSEWHERE, LABELS, READ_FEATURES, CompareConfig
 from sweeps.compare_methods import contestants_of, equal_batch
-from sweeps.compare_paper import paper_accuracy, paper_costs, paper_gates
+from sweeps.compare_paper import paper_accuracy, paper_costs, paper_gates, paper_settings
 from sweeps.compare_trial import Contestant, Searched, Trained, Tried
 from tests.sweeps.tiny_features import tiny_features
 
@@ -229,4 +229,5 @@ def test_the_papers_figures_are_there_for_every_method_of_its_tables(dataset: st
 def test_the_papers_figures_are_those_that_it_prints() -> None:
     assert paper_accuracy("ML-1M")["test_ndcg10"]["EASRec"] == 0.4661
     assert paper_costs("Gowalla")["gpu_memory_gb"]["FDSA (w/o LinRec)"] == 21.68
+    assert "64,115 users and 164,532 items, N = 100, supernet 4 x 64/256" in paper_settings("Gowalla")
     assert paper_gates()["valid_ndcg10"].to_dict() == {2: 0.4910, 1: 0.4771, 0: 0.4615}
