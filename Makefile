@@ -65,6 +65,7 @@ bench: install
 	$(BIN)/python benchmarks/sweep_overhead.py
 	$(BIN)/python benchmarks/sweep_cost.py
 	$(BIN)/python benchmarks/time_to_accuracy.py --pip-args="$(PIP_ARGS)"
+	$(BIN)/python benchmarks/same_networks.py --pip-args="$(PIP_ARGS)"
 	$(BIN)/python benchmarks/feature_networks.py --pip-args="$(PIP_ARGS)"
 
 install: $(VENV)/installed

@@ -23,7 +23,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.trainer import Trainer
 from recbole.utils import get_model, init_seed
 from recbole.utils.case_study import full_sort_scores
-from settings import common_settings
+from settings import common_settings, feature_settings
 from worker import Contestant, work
 
 CHECKPOINT = "recbole.pt"
@@ -39,8 +39,6 @@ CHANGED = {
     "metric_decimal_place": 8,
 }
 """RecBole's SASRec at the best setting known here; the rest is as RecBole has it (Adam, cross-entropy)."""
-READS_FEATURES = {"selected_features": ["features"], "pooling_mode": "mean"}
-"""What SASRecF and FDSA are told besides; `mean` is RecBole's own choice."""
 
 
 class Curve:
@@ -49,8 +47,7 @@ class Curve:
     def __init__(self, folder: str, name: str, state: Path, model: str) -> None:
         settings = common_settings(folder) | CHANGED | {"checkpoint_dir": str(Path(folder) / "saved")}
         if model != "SASRec":
-            settings |= READS_FEATURES
-            settings["load_col"] |= {"item": ["item_id", "features"]}
+            settings = feature_settings(settings)
         config = Config(model=model, dataset=name, config_dict=settings)
         init_seed(config["seed"], config["reproducibility"])
         self.dataset = create_dataset(config)

@@ -16,3 +16,12 @@ def common_settings(folder: str) -> dict[str, object]:
         "use_gpu": False,
         "show_progress": False,
     }
+
+
+def feature_settings(settings: dict[str, object]) -> dict[str, object]:
+    """The same for SASRecF and FDSA, which read the column `features` of the items.
+
+    They pool the values of an item by their mean, where RecBole's own SASRecF would take the sum.
+    """
+    columns = {**settings["load_col"], "item": ["item_id", "features"]}  # type: ignore[dict-item]
+    return settings | {"load_col": columns, "selected_features": ["features"], "pooling_mode": "mean"}
