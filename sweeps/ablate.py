@@ -15,7 +15,7 @@ from easrec.nas.search_config import WarmupPaths
 from sweeps.ablate_config import AblateConfig
 from sweeps.cluster import Cluster
 from sweeps.compare import Comparison, Section
-from sweeps.compare_methods import equal_batch
+from sweeps.compare_methods import equal_batch, equal_steps
 from sweeps.compare_paper import gates_beside_paper
 from sweeps.compare_tables import Contest
 from sweeps.compare_text import Grid
@@ -95,7 +95,7 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
                 changed = dataclasses.replace(
                     preset,
                     space=other,
-                    search=dataclasses.replace(search, batch_size=equal_batch(search, space, other, data)),
+                    search=equal_steps(search, space, other, data),
                     retrain=dataclasses.replace(
                         preset.retrain, batch_size=equal_batch(preset.retrain, space, other, data)
                     ),

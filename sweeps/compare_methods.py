@@ -89,11 +89,10 @@ def searching(name: str, trial: TrialConfig, data: SplitData, recnas_budget: flo
     # The epochs of EASRec's warm-up, where a method has none: to search for, and before it may end.
     more = trial.search.warmup_epochs - search.warmup_epochs
     search = dataclasses.replace(
-        search,
+        equal_steps(search, trial.space, space, data),
         search_epochs=search.search_epochs + more,
         stable_epochs=search.stable_epochs + more,
         ndcg_patience=search.ndcg_patience + more,
-        batch_size=equal_batch(trial.search, trial.space, space, data),
     )
     return dataclasses.replace(
         trial,
@@ -161,6 +160,20 @@ def equal_batch(
     sizes = [EpochSize.of(data, settings.max_length, one) for one in (space, other)]
     ours, theirs = (size.targets / size.sequences for size in sizes)
     return max(1, round(settings.batch_size * ours / theirs))
+
+
+def equal_steps(
+    search: SearchConfig, space: CandidateSpace, other: CandidateSpace, data: SplitData
+) -> SearchConfig:
+    """A search's settings for another form of training: as many targets in the steps of the weights, see
+    `equal_batch`, and in those of the controllers, whose sequences have one target in either form.
+    """
+    batch_size = equal_batch(search, space, other, data)
+    if batch_size == search.batch_size:
+        return search
+    return dataclasses.replace(
+        search, batch_size=batch_size, controller_batch_size=search.validation_batch_size
+    )
 
 
 def _trained(

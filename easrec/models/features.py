@@ -101,7 +101,8 @@ class _FeatureRecommender(SequentialRecommender):
 class SASRecF(_FeatureRecommender):
     """SASRec over fused inputs: (item embedding | mean of the item's value embeddings) W + b, plus position.
 
-    As in RecBole, whose SASRecF this is; see `SequentialRecommender` for what follows.
+    As in RecBole, whose SASRecF this is where items have one feature and its values are pooled by their mean;
+    values of several features are pooled together here. See `SequentialRecommender` for what follows.
     """
 
     kind: FeatureKind = "sasrecf"

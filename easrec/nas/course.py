@@ -26,7 +26,7 @@ def validation_stream(data: SplitData, config: SearchConfig, epoch: int) -> Iter
         yield from validation_batches(
             data,
             config.max_length,
-            config.batch_size,
+            config.validation_batch_size,
             seed=config.seed,
             epoch=epoch * 10_000 + turn,
         )

@@ -45,6 +45,9 @@ class SearchConfig:
     the weights then do not see, so that the search leaves validation untouched."""
     batch_size: int = 128
     """Sequences in a batch: windows with causal attention, prefixes otherwise."""
+    controller_batch_size: int | None = None
+    """Validation targets in a controllers' step; None for as many as `batch_size`. Every sequence there has
+    one target, whatever the attention."""
     learning_rate: float = 1e-3
     """Adam's step size for the weights."""
     dropout: float = 0.2
@@ -115,8 +118,10 @@ class SearchConfig:
                 "search_weights 'freeze' needs weights that have learnt: give at least 1 of warmup_epochs, "
                 "or search_weights 'train'"
             )
-        if self.max_flops is not None and self.max_flops < 1:
-            raise InputError(f"max_flops must be at least 1, got {self.max_flops}")
+        for name in ("max_flops", "controller_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
         if not 0 <= self.negligible_weight < 0.01:
             raise InputError(f"negligible_weight must lie in [0, 0.01), got {self.negligible_weight}")
         check_loss_settings(self.loss, self.num_negatives, self.micro_batch_size)
@@ -137,6 +142,11 @@ class SearchConfig:
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+
+    @property
+    def validation_batch_size(self) -> int:
+        """Validation targets in a controllers' step."""
+        return self.controller_batch_size or self.batch_size
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, nested ones too, as a dictionary of JSON values."""

@@ -86,12 +86,14 @@ def warmup_flops(
 def search_flops(space: CandidateSpace, data: SplitData, config: SearchConfig, epochs: int) -> float:
     """FLOPs of `epochs` epochs of search: the weights' steps, and the controllers' every few of them.
 
-    A controllers' step takes as many validation questions as a weights' step takes sequences. All candidates
-    and layers count in each step, which is what samples of the controllers mostly let take part.
+    A controllers' step takes as many validation questions as a weights' step takes sequences, unless
+    `controller_batch_size` says otherwise. All candidates and layers count in each step, which is what
+    samples of the controllers mostly let take part.
     """
     learn = config.search_weights == "train"
     weights = warmup_flops(space, data, config.max_length, epochs) if learn else 0.0
     asked = EpochSize.of(data, config.max_length, space).sequences / config.controller_interval
+    asked *= config.validation_batch_size / config.batch_size
     lengths = np.minimum(data.valid.positions - data.starts[data.valid.rows], config.max_length)
     mean_length = float(lengths[lengths > 0].mean()) if (lengths > 0).any() else 0.0
     questions = EpochSize(asked, asked * mean_length, asked)

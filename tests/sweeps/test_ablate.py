@@ -1,6 +1,7 @@
 """What ablations change, and what they leave alone."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from easrec.data.sequences import SplitData, leave_one_out
 from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
+from easrec.nas.course import validation_stream
+from easrec.nas.search_config import SearchConfig
 from sweeps.ablate import Variant, variants
 from sweeps.ablate_config import AblateConfig
 from sweeps.command_line import parse
@@ -17,7 +20,7 @@ from sweeps.presets import Preset
 # Where a variant may differ from the preset.
 CHANGED = {
     "gates": {"gate_layers"},
-    "attention": {"attention", "batch_size"},
+    "attention": {"attention", "batch_size", "controller_batch_size"},
     "key-norm": {"key_norm"},
     "depth-cost": {"depth_cost"},
     "weights": {"weights", "warmup_paths"},
@@ -45,6 +48,12 @@ def changes(preset: Preset, other: Preset) -> set[str]:
         for field in dataclasses.fields(getattr(preset, part))
         if getattr(getattr(preset, part), field.name) != getattr(getattr(other, part), field.name)
     }
+
+
+def questions(data: SplitData, search: SearchConfig) -> list[int]:
+    """Targets of the first controllers' steps."""
+    batches = itertools.islice(validation_stream(data, search, 1), 3)
+    return [int((batch.targets > 0).sum()) for batch in batches]
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
@@ -78,6 +87,8 @@ def test_steps_have_as_many_targets_with_other_attention(data: SplitData) -> Non
     # A window has many targets, a prefix one.
     assert bidirectional.search.batch_size > 3 * causal.search.batch_size
     assert bidirectional.retrain.batch_size > 3 * causal.retrain.batch_size
+    # A question of the controllers is one target in either form.
+    assert questions(data, bidirectional.search) == questions(data, causal.search)
 
 
 def test_the_preset_is_whatever_the_user_makes_it(data: SplitData) -> None:

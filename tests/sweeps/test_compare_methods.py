@@ -13,12 +13,13 @@ from easrec.data.sequences import SplitData, leave_one_out
 from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
 from easrec.nas.alternating import without_unused
+from easrec.nas.course import validation_stream
 from easrec.nas.resources import network_flops
-from easrec.nas.training_cost import EpochSize
+from easrec.nas.training_cost import EpochSize, search_flops, warmup_flops
 from sweeps.command_line import parse
 from sweeps.compare import Comparison
 from sweeps.compare_config import ELSEWHERE, LABELS, READ_FEATURES, CompareConfig
-from sweeps.compare_methods import contestants_of, equal_batch
+from sweeps.compare_methods import contestants_of, equal_batch, equal_steps
 from sweeps.compare_paper import paper_accuracy, paper_costs, paper_gates, paper_settings
 from sweeps.compare_trial import Contestant, Searched, Trained, Tried
 from tests.sweeps.tiny_features import tiny_features
@@ -148,6 +149,16 @@ def test_a_step_has_as_many_targets_whatever_the_form_of_training(data: SplitDat
     size = EpochSize.of(data, preset.search.max_length, causal)
     assert windows * size.targets / size.sequences == pytest.approx(preset.search.batch_size, rel=0.02)
     assert equal_batch(preset.search, causal, causal, data) == preset.search.batch_size
+    # The controllers are asked as much in either form, which prices the search too.
+    ours = dataclasses.replace(preset.search, batch_size=40)
+    theirs = equal_steps(ours, preset.space, causal, data)
+    asked = [next(validation_stream(data, one, 1)).targets.count_nonzero() for one in (ours, theirs)]
+    assert asked[0] == asked[1] == 40 > 3 * theirs.batch_size
+    many = dataclasses.replace(theirs, controller_batch_size=2 * theirs.validation_batch_size)
+    once, twice = (search_flops(causal, data, one, 1) for one in (theirs, many))
+    of_weights = warmup_flops(causal, data, theirs.max_length, 1)
+    assert twice - of_weights == pytest.approx(2 * (once - of_weights))
+    assert equal_steps(preset.search, causal, causal, data) == preset.search
 
 
 @pytest.mark.parametrize("size", ["linrec", "supernet"])
