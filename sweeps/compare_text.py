@@ -50,6 +50,8 @@ class _Column:
     digits: int
     best: int
     """1: the highest is the best; -1: the lowest; 0: no value is better than another."""
+    zero_is_none: bool = False
+    """Whether 0 says that there is no such thing."""
 
 
 _MEASURED = (
@@ -58,7 +60,7 @@ _MEASURED = (
     _Column("p95 ms", "latency_ms_p95", 1, 2, -1),
     _Column("served p50 ms", "served_ms_p50", 1, 2, -1),
     _Column("served p95 ms", "served_ms_p95", 1, 2, -1),
-    _Column("update ms", "update_ms_p50", 1, 2, 0),
+    _Column("update ms", "update_ms_p50", 1, 2, 0, zero_is_none=True),
     _Column("serving MiB", "peak_memory_mib", 1, 1, -1),
     _Column("training MiB", "train_peak_memory_mib", 1, 1, -1),
 )
@@ -206,7 +208,7 @@ def _grid(
         for column in shown:
             known = summary[column.metric].dropna()
             value = float(values[column.metric])
-            if math.isnan(value):
+            if math.isnan(value) or (value == 0 and column.zero_is_none):
                 cells.append(Cell("-"))
                 continue
             best = column.best != 0 and len(known) > 1 and value == (known * column.best).max() * column.best

@@ -103,6 +103,19 @@ def test_only_what_was_measured_together_tells_costs_apart() -> None:
     assert list(pairs.index) == [1, 2]
 
 
+def test_a_network_without_a_state_has_no_time_of_an_update() -> None:
+    whole = contest()
+    timings = whole.timings.copy()
+    timings.loc[timings["method"] == "sasrec", "update_ms_p50"] = 0.0
+    costs = grids(Contest(whole.trials, timings, whole.gains), LABELS, "easrec")[1]
+    at = costs.columns.index("update ms")
+    assert {name: cells[at].text[:4] for name, cells in costs.rows} == {
+        "EASRec": "1.01",
+        "SASRec (w/o LinRec)": "-",
+        "FDSA (w/o LinRec)": "4.01",
+    }
+
+
 def test_a_method_that_lacks_a_seed_says_so_and_is_not_judged() -> None:
     whole = contest()
     trials = whole.trials[~((whole.trials["method"] == "fdsa") & (whole.trials["seed"] == 1))]
