@@ -6,7 +6,6 @@ fresh weights after the search where their papers have it so.
 """
 
 import dataclasses
-import itertools
 import math
 from typing import get_args
 
@@ -16,7 +15,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.models.architecture import Architecture, Attention, CandidateSpace
 from easrec.nas.methods import OtherSearch, method_of, method_settings, method_space
-from easrec.nas.resources import network_flops
+from easrec.nas.resources import network_flops, smallest_flops
 from easrec.nas.search import SearchConfig
 from easrec.nas.training_cost import EpochSize
 from easrec.retrain import RetrainConfig
@@ -116,7 +115,8 @@ def _recnas_terms(search: SearchConfig, space: CandidateSpace, budget: float) ->
     """
     bound = search.max_flops
     if bound is None:
-        bound = math.floor(budget * max(_flops(space, search)))
+        largest = max(network_flops(one, search.max_length) for one in space.architectures())
+        bound = math.floor(budget * largest)
     annealed = search.temperature
     # A fall by a fixed rate is made for EASRec's number of steps, and may hardly begin here.
     kind = "linear" if annealed.kind == "constant" else annealed.kind
@@ -125,18 +125,10 @@ def _recnas_terms(search: SearchConfig, space: CandidateSpace, budget: float) ->
     )
 
 
-def _flops(space: CandidateSpace, search: SearchConfig) -> list[int]:
-    """FLOPs of every network of a space."""
-    depths = range(1, space.num_layers + 1)
-    return [
-        network_flops(space.architecture(candidate, layers), search.max_length)
-        for candidate, layers in itertools.product(range(len(space)), depths)
-    ]
-
-
 def _check_bound(name: str, search: SearchConfig, space: CandidateSpace) -> None:
     """Refuse a bound that leaves a search nothing, before anything is trained."""
-    if search.max_flops is not None and search.max_flops < (smallest := min(_flops(space, search))):
+    smallest = smallest_flops(space, search.max_length)
+    if search.max_flops is not None and search.max_flops < smallest:
         raise InputError(
             f"a bound of {search.max_flops} FLOPs leaves {LABELS[name]} no network: the smallest of its "
             f"space, of softmax attention, needs {smallest}; raise --max-flops"

@@ -5,7 +5,6 @@ training a baseline, or by retraining architectures of EASRec's space and keepin
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -316,11 +315,7 @@ class Tried:
 
     def architectures(self) -> list[Architecture]:
         """What EASRec may derive in the order in which it is tried: at random, or the costliest first."""
-        space, search = self.trial.space, self.trial.search
-        found = [
-            space.architecture(candidate, layers)
-            for candidate, layers in itertools.product(range(len(space)), range(1, space.num_layers + 1))
-        ]
+        found, search = self.trial.space.architectures(), self.trial.search
         if search.max_flops is not None:
             found = [one for one in found if network_flops(one, search.max_length) <= search.max_flops]
         if self.which == "random":

@@ -1,7 +1,6 @@
 """The oracle: all architectures of a space retrained, and sweeps judged by what they missed."""
 
 import dataclasses
-import itertools
 import logging
 import re
 import sys
@@ -126,14 +125,11 @@ class _Oracle:
             if self.objects is not None:
                 self.store = shared_store(self.objects)
             identify(self.path, self.config, facts)
-            space = self.preset.space
-            architectures = [
-                space.architecture(candidate, layers)
-                for candidate, layers in itertools.product(range(len(space)), range(1, space.num_layers + 1))
-            ]
             # The longest first, so that none of them is what all wait for at the end.
-            architectures.sort(
-                key=lambda one: network_flops(one, self.preset.search.max_length), reverse=True
+            architectures = sorted(
+                self.preset.space.architectures(),
+                key=lambda one: network_flops(one, self.preset.search.max_length),
+                reverse=True,
             )
             self.members = [Member(trial, one) for one in architectures for trial in trials]
             self._train(cluster)

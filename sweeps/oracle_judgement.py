@@ -70,11 +70,7 @@ def read_sweep(path: Path, data: SplitData, space: CandidateSpace) -> pd.DataFra
     frame = frame[frame["status"] == "finished"]
     if frame.empty:
         raise InputError(f"--sweeps {path} has no trial that finished")
-    known = {
-        space.architecture(candidate, layers).architecture_id
-        for candidate in range(len(space))
-        for layers in range(1, space.num_layers + 1)
-    }
+    known = {architecture.architecture_id for architecture in space.architectures()}
     if foreign := sorted(set(frame["architecture_id"]) - known):
         raise InputError(
             f"--sweeps {path} derived {foreign[0]}, which is not in the space; give the oracle the "

@@ -8,7 +8,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace, Weights
 from easrec.nas.controllers import TemperatureSchedule
-from easrec.nas.resources import network_flops
+from easrec.nas.resources import smallest_flops
 from easrec.nas.search import SearchConfig
 from easrec.nas.search_config import WarmupPaths
 from easrec.retrain import RetrainConfig
@@ -104,9 +104,7 @@ def _temperature(config: SweepConfig, preset: TemperatureSchedule) -> Temperatur
 
 def _check_bound(preset: Preset) -> None:
     """Refuse a bound on FLOPs that no candidate keeps, before anything is trained."""
-    bound, space = preset.search.max_flops, preset.space
-    shallow = [space.architecture(candidate, 1) for candidate in range(len(space))]
-    smallest = min(network_flops(architecture, preset.search.max_length) for architecture in shallow)
+    bound, smallest = preset.search.max_flops, smallest_flops(preset.space, preset.search.max_length)
     if bound is not None and bound < smallest:
         raise InputError(
             f"--max-flops {bound} leaves no network: the smallest that can be derived needs {smallest} FLOPs"

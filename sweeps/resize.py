@@ -41,11 +41,9 @@ def parse_architecture(text: str, space: CandidateSpace) -> Architecture:
     Raises:
         InputError: the space has no such architecture; the message names its candidates.
     """
-    for candidate in range(len(space)):
-        for num_layers in range(1, space.num_layers + 1):
-            architecture = space.architecture(candidate, num_layers)
-            if re.sub(r"\s", "", text) in (_short(architecture), architecture.architecture_id):
-                return architecture
+    for architecture in space.architectures():
+        if re.sub(r"\s", "", text) in (_short(architecture), architecture.architecture_id):
+            return architecture
     sizes = ", ".join("{}/{}".format(*space.sizes(candidate)) for candidate in range(len(space)))
     raise InputError(
         f"--architecture {text} is none that the sweep's supernet holds: write LAYERSxHIDDEN/INNER with 1 to "

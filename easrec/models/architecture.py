@@ -218,6 +218,15 @@ class CandidateSpace:
             gate_layers=self.gate_layers,
         )
 
+    def architectures(self) -> list[Architecture]:
+        """All K L networks that can be derived, candidate by candidate, the shallowest first.
+
+        >>> [one.num_layers for one in CandidateSpace(64, 256, 2, 4, (0, 0.5), (0, 0.5)).architectures()]
+        [1, 2, 1, 2]
+        """
+        depths = range(1, self.num_layers + 1)
+        return [self.architecture(k, layers) for k in range(len(self)) for layers in depths]
+
     def candidate_of(self, architecture: Architecture) -> int:
         """The candidate that an architecture of this space is made of; `InputError` for a foreign one."""
         for candidate in range(len(self)):

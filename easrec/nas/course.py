@@ -11,7 +11,7 @@ from easrec.data.sequences import SplitData
 from easrec.errors import InputError
 from easrec.evaluation.protocols import evaluate, selection_protocol
 from easrec.models.architecture import Architecture, CandidateSpace
-from easrec.nas.resources import network_flops
+from easrec.nas.resources import smallest_flops
 from easrec.nas.search_config import SearchConfig
 from easrec.nas.supernet import Supernet
 from easrec.training import EpochReport, training_form
@@ -34,7 +34,7 @@ def validation_stream(data: SplitData, config: SearchConfig, epoch: int) -> Iter
 
 def check_bound(space: CandidateSpace, config: SearchConfig) -> None:
     """Refuse a `max_flops` that leaves nothing, before any training."""
-    smallest = min(network_flops(space.architecture(k, 1), config.max_length) for k in range(len(space)))
+    smallest = smallest_flops(space, config.max_length)
     if config.max_flops is not None and config.max_flops < smallest:
         raise InputError(
             f"max_flops={config.max_flops} leaves no architecture: the smallest of the space needs "

@@ -43,6 +43,11 @@ def network_flops(architecture: Architecture, sequence_length: int) -> int:
     return architecture.num_layers * layer_flops(architecture, sequence_length)
 
 
+def smallest_flops(space: CandidateSpace, sequence_length: int) -> int:
+    """`network_flops` of the cheapest network of a space: no bound below it leaves a search anything."""
+    return min(network_flops(one, sequence_length) for one in space.architectures())
+
+
 def scoring_flops(architecture: Architecture, num_items: int) -> int:
     """FLOPs of scoring every item for one request, 2 V d."""
     return 2 * num_items * architecture.hidden_size

@@ -15,6 +15,15 @@ def test_product_pairs_every_intensity():
     assert [space.sizes(k) for k in range(len(space))] == [(8, 8), (8, 4), (4, 8), (4, 4)]
 
 
+def test_a_space_lists_every_network_once():
+    space = CandidateSpace(8, 8, 3, 2, (0, 0.5), (0, 0.5), pairing="product")
+    listed = space.architectures()
+    assert len({one.architecture_id for one in listed}) == len(listed) == 4 * 3
+    assert [(space.candidate_of(one), one.num_layers) for one in listed] == [
+        (k, layers) for k in range(4) for layers in (1, 2, 3)
+    ]
+
+
 def test_json_round_trips():
     architecture = Architecture(48, 128, 2, 4, "softmax", "row", 1)
     assert Architecture.from_json(architecture.to_json()) == architecture

@@ -18,6 +18,7 @@ from easrec.nas.resources import (
     request_flops,
     resource_term,
     scoring_flops,
+    smallest_flops,
 )
 
 SIZES = [(8, 12, 1, 2), (16, 24, 3, 4), (64, 256, 2, 4)]
@@ -47,6 +48,11 @@ def test_network_flops_equal_what_torch_counts(sizes, gate_layers, attention, po
     assert _counted(architecture, positions, scores=True) == (
         request_flops(architecture, positions, num_items=30) + padding_score
     )
+
+
+def test_the_smallest_network_of_a_space_may_be_any_candidate_of_one_layer():
+    space = CandidateSpace(64, 256, 3, 4, (0.75, 0, 0.5), (0.5, 0.75, 0), attention="softmax")
+    assert smallest_flops(space, 7) == _counted(space.architecture(0, 1), 7)
 
 
 def test_a_request_costs_less_than_all_outputs_and_scores():
