@@ -14,9 +14,10 @@ from easrec.nas.resources import DepthCost
 from easrec.nas.search_config import WarmupPaths
 from sweeps.ablate_config import AblateConfig
 from sweeps.cluster import Cluster
-from sweeps.compare import Comparison, Section
+from sweeps.compare import Comparison
 from sweeps.compare_methods import equal_batch, equal_steps
 from sweeps.compare_paper import gates_beside_paper
+from sweeps.compare_report import Section
 from sweeps.compare_tables import Contest
 from sweeps.compare_text import Grid
 from sweeps.compare_trial import Contestant, Searched

@@ -3,7 +3,6 @@
 import dataclasses
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +12,13 @@ from rich.console import Console
 from easrec.data.feature_table import FeatureTable, load_feature_table
 from easrec.data.interactions import Interactions
 from easrec.errors import InputError
-from easrec.files import write_atomically
 from sweeps.cluster import Cluster
-from sweeps.compare_charts import comparison_png
 from sweeps.compare_config import LABELS, PAPER_NAMES, READ_FEATURES, CompareConfig, ComparedConfig
 from sweeps.compare_methods import contestants_of
 from sweeps.compare_paper import beside_paper, paper_settings
-from sweeps.compare_tables import Contest, accuracy_metrics, differences, read_contest_gains
-from sweeps.compare_text import Grid, grids, latex, markdown, terminal_table
+from sweeps.compare_report import ComparisonReport, Section
+from sweeps.compare_tables import Contest, accuracy_metrics, read_contest_gains
+from sweeps.compare_text import Grid, terminal_table
 from sweeps.compare_trial import (
     Contestant,
     Outcome,
@@ -30,7 +28,6 @@ from sweeps.compare_trial import (
     timing_key,
 )
 from sweeps.config import SweepConfig
-from sweeps.configurations import ConfigurationRecord
 from sweeps.coverage import popular_targets
 from sweeps.data import ITEMS, load_data
 from sweeps.data_options import DEFAULT_DATASET
@@ -52,19 +49,8 @@ from sweeps.trial import ARCHITECTURE, NETWORK
 from sweeps.tuner import on_place, warm_supernets
 from sweeps.user_ranks import RANKS
 
-TRIALS = "comparison.parquet"
-TIMINGS = "timings.parquet"
-SUMMARY = "comparison.csv"
-DIFFERENCES = "differences.csv"
-MARKDOWN = "comparison.md"
-LATEX = "comparison.tex"
-CHART = "comparison.png"
-
 _PREFIXES = "linear_bidirectional"
 """The attention that is trained on prefixes."""
-
-_LONGEST_DESCRIPTION = 7500
-"""Characters of a description in MLflow, which is a tag."""
 
 
 def run_compare(config: CompareConfig, *, console: Console | None = None) -> int:
@@ -102,18 +88,6 @@ def read_features(config: CompareConfig, interactions: Interactions) -> FeatureT
             f"{error} (FDSA and SASRecF read features of items: name their file by --features, choose by "
             "--feature-names, or leave the two out by --without-features)"
         ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Methods that are compared with one another, in tables of their own."""
-
-    title: str
-    """What their titles begin with; empty where there is one section."""
-    labels: Mapping[str, str]
-    """Method -> what it is called there, in the order of the rows."""
-    reference: str
-    """The one that the others are compared with."""
 
 
 class ComparisonRecorder(SweepRecorder):
@@ -467,27 +441,19 @@ class Comparison(Sweep):
     ) -> Callable[[SweepRecorder], None]:
         """Write the files and print the tables; returns what writes the same into MLflow."""
         contest = self.contest()
-        targets = popular_targets(self.data)
-        tables: list[Grid] = []
-        found = []
-        for section in self.sections():
-            there = [name for name in section.labels if name in contest.methods]
-            if not there:
-                continue
-            tables += grids(
-                contest,
-                section.labels,
-                section.reference,
-                methods=there,
-                title=section.title,
-                popular_targets=targets,
-            )
-            differing = differences(contest, section.reference, there)
-            found.append(differing.assign(section=section.title))
-        tables += self.extra_grids(contest)
-        files = self._files(contest, pd.concat(found, ignore_index=True), tables)
+        report = ComparisonReport.of(
+            contest,
+            self.sections(),
+            self.labels,
+            dataset=self.data.name,
+            described=self.described,
+            accuracy=self.accuracy,
+            popular_targets=popular_targets(self.data),
+            more=self.extra_grids(contest),
+        )
+        files = report.write(self.path)
         self.say(f"\n{counted(len(finished), 'trial')}, in {duration_text(self.elapsed_s())}")
-        for table in tables:
+        for table in report.tables:
             self.say(f"\n{table.title}")
             self.console.print(terminal_table(table))
             for note in table.notes:
@@ -500,90 +466,21 @@ class Comparison(Sweep):
             for failure_record in failed:
                 recorder.record_failure(failure_record)
             records = [
-                self._record(one, outcome, self._means(contest, one)) for one, outcome in finished.values()
+                self._record(one, outcome, report.costs(one.method, one.trial.seed))
+                for one, outcome in finished.values()
             ]
             for record in records:
                 recorder.record_trial(record)
-            for mean in self._mean_records(contest, records):
+            for mean in report.mean_records(records):
                 recorder.record_configuration(mean)
             recorder.record_sweep(
                 params=self.settings,
                 metrics={"num_trials": len(self.contestants), "num_finished": len(finished)},
                 tags=self.tags,
                 artifacts={**files, **{name: self.path / name for name in (SWEEP, ITEMS)}},
-                description=_description(self.described, tables),
+                description=report.description(),
                 end_ms=max(record.end_ms for record in records),
             )
             recorder.finish("FINISHED", now_ms())
 
         return write
-
-    def _files(self, contest: Contest, found: pd.DataFrame, tables: Sequence[Grid]) -> dict[str, Path]:
-        summary = contest.summary()
-        summary.insert(1, "label", [self.labels[name] for name in summary["method"]])
-        text = f"# {self.data.name}\n\n{self.described}\n\n" + "\n".join(markdown(table) for table in tables)
-        tex = "\n".join(latex(table) for table in tables)
-        writers: dict[str, Callable[[Path], Any]] = {
-            TRIALS: lambda path: contest.trials.to_parquet(path, index=False),
-            TIMINGS: lambda path: contest.timings.to_parquet(path, index=False),
-            SUMMARY: lambda path: summary.to_csv(path, index=False),
-            DIFFERENCES: lambda path: found.to_csv(path, index=False),
-            MARKDOWN: lambda path: path.write_text(text, encoding="utf-8"),
-            LATEX: lambda path: path.write_text(tex, encoding="utf-8"),
-        }
-        for name, writer in writers.items():
-            write_atomically(self.path / name, writer)
-        files = {name: self.path / name for name in writers}
-        if not contest.timings.empty:
-            comparison_png(
-                contest,
-                self.labels,
-                self.sections()[0].reference,
-                self.accuracy.replace("valid/", "test/", 1),
-                self.path / CHART,
-                dataset=self.data.name,
-            )
-            files[CHART] = self.path / CHART
-        return files
-
-    @staticmethod
-    def _means(contest: Contest, one: Contestant) -> dict[str, float]:
-        """What the network of a contestant was measured to cost, on average."""
-        own = contest.timings
-        own = own[(own["method"] == one.method) & (own["seed"] == one.trial.seed)]
-        return {} if own.empty else {cost: float(own[cost].mean()) for cost in MEASURED}
-
-    def _mean_records(self, contest: Contest, records: Sequence[TrialRecord]) -> list[ConfigurationRecord]:
-        """Each method as a run of its own, with means over seeds."""
-        found = []
-        for row in contest.summary().to_dict("records"):
-            method = str(row["method"])
-            own = [record for record in records if record.tags["method"] == method]
-            numbers = {
-                str(name): float(value)
-                for name, value in row.items()
-                if isinstance(value, int | float) and value == value
-            }
-            found.append(
-                ConfigurationRecord(
-                    architecture_id=method,
-                    name=f"{self.labels[method]}, mean of {counted(row['num_seeds'], 'seed')}",
-                    params={"method": method, "architectures": str(row["architectures"])},
-                    metrics=numbers,
-                    tags={"method": method},
-                    start_ms=min(record.start_ms for record in own),
-                    end_ms=max(record.end_ms for record in own),
-                )
-            )
-        return found
-
-
-def _description(described: str, tables: Sequence[Grid]) -> str:
-    """As many tables as MLflow has room for; all of them are among the run's artifacts."""
-    text = f"{described}\n\n"
-    for table in tables:
-        part = markdown(table) + "\n"
-        if len(text) + len(part) > _LONGEST_DESCRIPTION:
-            return text + f"The other tables: {MARKDOWN} among the artifacts.\n"
-        text += part
-    return text
