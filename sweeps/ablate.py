@@ -42,6 +42,12 @@ _TITLES = {
 }
 
 
+_OF_PATHS: dict[WarmupPaths, str] = {
+    "mixture": "of all candidates, mixed",
+    "sandwich": "of three networks a step",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A value of a setting."""
@@ -113,15 +119,13 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
                 found.append(Variant(group, cost, cost.replace("_", " "), changed))
         elif group == "weights":
             kinds: tuple[Weights, ...] = get_args(Weights)
-            found += [
-                Variant(
-                    group,
-                    value,
-                    f"{value} weights",
-                    preset if value == space.weights else _with_weights(preset, value),
-                )
-                for value in kinds
-            ]
+            for value in kinds:
+                changed = preset if value == space.weights else _with_weights(preset, value)
+                label = f"{value} weights"
+                # Their warm-up differs too, and is named with them.
+                if changed.search.warmup_epochs and changed.search.warmup_paths != search.warmup_paths:
+                    label += f", warm-up {_OF_PATHS[changed.search.warmup_paths]}"
+                found.append(Variant(group, value, label, changed))
         elif group == "search-weights":
             # Weights that stay as a warm-up left them need one.
             warm = _warmed(preset, group)
@@ -131,10 +135,6 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
             ]
         else:
             warm = _warmed(preset, group)
-            of_kind: dict[WarmupPaths, str] = {
-                "mixture": "of all candidates, mixed",
-                "sandwich": "of three networks a step",
-            }
             found += [
                 Variant(
                     group,
@@ -142,10 +142,13 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
                     f"warm-up of {warm.search.warmup_epochs} epochs, {label}",
                     _with_search(warm, warmup_paths=kind),
                 )
-                for kind, label in of_kind.items()
+                for kind, label in _OF_PATHS.items()
             ]
             if search.search_weights == "train":  # weights at rest are always those of a warm-up
-                found.append(Variant(group, 0, "no warm-up", _with_warm_up(preset, 0)))
+                label = "no warm-up"
+                if preset.transfer_from == "warm":  # there is no supernet that has learnt before the search
+                    label += ", retrained from fresh weights"
+                found.append(Variant(group, 0, label, _with_warm_up(preset, 0)))
     return found
 
 

@@ -45,7 +45,7 @@ from sweeps.summary import counted
 from sweeps.sweep import Sweep, run_sweep
 from sweeps.tracking import SweepRecorder
 from sweeps.trainable import SharedData, measure_entry
-from sweeps.trial import ARCHITECTURE, NETWORK
+from sweeps.trial import ARCHITECTURE, NETWORK, TrialConfig
 from sweeps.tuner import on_place, warm_supernets
 from sweeps.user_ranks import RANKS
 
@@ -162,7 +162,11 @@ class Comparison(Sweep):
         """Two sentences, ours and the paper's, on what figures of both depend on."""
         config, space, search = self.config, self.preset.space, self.preset.search
         place = next(
-            (f"measured on {figures['cpu']}" for figures in self._measured().values() if "cpu" in figures),
+            (
+                f"measured on {figures.get('gpu', figures['cpu'])}"
+                for figures in self._measured().values()
+                if "cpu" in figures
+            ),
             "not measured",
         )
         targets = "every position of a window" if space.attention != _PREFIXES else "every prefix"
@@ -223,11 +227,10 @@ class Comparison(Sweep):
     def _train_all(self, shared: SharedData, cluster: Cluster, recording: TrialRecording) -> None:
         warm_ups = {trial.warm_key: trial for one in self.contestants for trial in one.warm_ups}
         crashed = warm_supernets(list(warm_ups.values()), shared, self.store, cluster)
-        for one in self.contestants:
-            for trial in one.warm_ups:
-                if trial.warm_key in crashed:
-                    self.errors[one.trial_id] = f"warm-up: {crashed[trial.warm_key]}"
-        self._measure_layers([trial for one in self.contestants for trial in one.warm_ups], cluster)
+        for trial_id, trial in self.searches():
+            if trial.warm_key in crashed:
+                self.errors[trial_id] = f"warm-up: {crashed[trial.warm_key]}"
+        self._measure_layers([trial for _, trial in self.searches()], cluster)
         for one in self.contestants:
             if self._outcome(one) is not None:  # perhaps by a process that died with its record
                 recording.ended(one)
@@ -244,6 +247,10 @@ class Comparison(Sweep):
             on_end=recording.ended,
             features=self.features,
         )
+
+    def searches(self) -> list[tuple[str, TrialConfig]]:
+        """See `Sweep.searches`."""
+        return [(one.trial_id, trial) for one in self.contestants for trial in one.warm_ups]
 
     def _reached(self, one: Contestant) -> str | None:
         """What people are told of a contestant that has finished."""

@@ -50,9 +50,17 @@ PAPER_NAMES = {"ml-1m": "ML-1M", "gowalla": "Gowalla", "douban": "Douban"}
 """Data sets that the paper has figures of, as it calls them."""
 
 ELSEWHERE = {
-    option: f"{option} is an option of lambda_sweep.py: a comparison runs each method once per seed, EASRec "
-    "at one --tradeoff"
-    for option in ("--tradeoffs", "--plan", "--from-run", "--independent")
+    option: f"{option} is an option of lambda_sweep.py: a comparison {instead}"
+    for instead, options in {
+        "runs each method once per seed, EASRec at one --tradeoff": (
+            "--tradeoffs",
+            "--plan",
+            "--from-run",
+            "--independent",
+        ),
+        "trains every network to its own end": ("--halve-after", "--halve-factor"),
+    }.items()
+    for option in options
 }
 """Options of a sweep that a comparison has not, and what is said of them."""
 
@@ -73,6 +81,8 @@ class ComparedConfig(SweepConfig):
     plan: Annotated[bool, tyro.conf.Suppress, tyro.conf.Fixed] = False
     from_run: Annotated[str | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
     independent: Annotated[bool, tyro.conf.Suppress, tyro.conf.Fixed] = False
+    halve_after: Annotated[int | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+    halve_factor: Annotated[int | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
 
     tradeoff: float = 0.1
     """Weight of the resource term (lambda in the paper) in every search that has one (no unit)."""
@@ -88,7 +98,7 @@ class ComparedConfig(SweepConfig):
     def result_settings(self) -> dict[str, Any]:
         """As of a sweep, without what a resumed comparison may change."""
         return {
-            name: str(value) if isinstance(value, Path) else value
+            name: str(value.resolve()) if isinstance(value, Path) else value
             for name, value in SweepConfig.result_settings(self).items()
             if name not in _MAY_CHANGE
         }
@@ -136,6 +146,9 @@ class CompareConfig(ComparedConfig):
         reading = [name for name in self.methods if name in READ_FEATURES]
         if reading and self.without_features:
             raise InputError(f"--methods names {reading[0]}, which --without-features leaves out")
+        if self.without_features and (self.features is not None or self.feature_names):
+            named = "--features" if self.features is not None else "--feature-names"
+            raise InputError(f"{named} says what to read, and --without-features that nothing is read")
         if self.beside_paper and self.paper_name is None:
             raise InputError(
                 f"--beside-paper: the paper has no figures of {self.data_name}; it has those of "

@@ -174,7 +174,13 @@ def _trained(
     baseline = _BASELINES[name.removesuffix(_LINREC)]
     # Causal like the softmax that it replaces, whatever EASRec's own attention is.
     attention: Attention = "linear" if name.endswith(_LINREC) else "softmax"
-    architecture = baseline_architecture(trial.space, attention=attention, size=config.size)
+    try:
+        architecture = baseline_architecture(trial.space, attention=attention, size=config.size)
+    except InputError as error:
+        raise InputError(
+            f"{LABELS[name]} at --size {config.size}: {error}; give another --hidden-size or --size, or "
+            "leave it out of --methods"
+        ) from error
     batch_size = equal_batch(trial.retrain, trial.space, architecture, data)
     reads = None if baseline == "sasrec" else features
     return Trained(

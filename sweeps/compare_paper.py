@@ -1,5 +1,6 @@
 """The paper's figures (arXiv 2402.00390, Tables II to V), to be set beside measured ones."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -98,11 +99,11 @@ def beside_paper(
                 labels[method],
                 (
                     Cell(
-                        f"{_number(summary, method, 'inference_s'):.2f} / "
+                        f"{_number(summary, method, 'inference_s')} / "
                         f"{_paper(costs, labels, method, 'inference_s'):g}"
                     ),
                     Cell(
-                        f"{_number(summary, method, 'train_peak_memory_mib') * _GIB_PER_MIB:.2f} / "
+                        f"{_number(summary, method, 'train_peak_memory_mib', _GIB_PER_MIB)} / "
                         f"{_paper(costs, labels, method, 'gpu_memory_gb'):g}"
                     ),
                 ),
@@ -162,8 +163,9 @@ def _paper_column(split: str, name: str) -> str:
     return f"{split}_{name.replace('_at_', '')}"
 
 
-def _number(summary: pd.DataFrame, method: str, name: str) -> float:
-    return float(summary[name][method])
+def _number(summary: pd.DataFrame, method: str, name: str, factor: float = 1) -> str:
+    value = float(summary[name][method])
+    return "-" if math.isnan(value) else f"{value * factor:.2f}"
 
 
 def _paper(costs: pd.DataFrame, labels: Mapping[str, str], method: str, name: str) -> float:

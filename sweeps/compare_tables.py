@@ -9,7 +9,6 @@ from pathlib import Path
 
 import moocore
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from sweeps.records import MEASURED
@@ -28,7 +27,7 @@ JUDGED_COSTS = (
     "latency_ms_p50",
     "served_ms_p50",
 )
-"""Costs that are tested for differences."""
+"""Costs that are tested for differences: 95th percentiles and updates of states are shown alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +69,14 @@ class Contest:
         """The protocols that the data set allows, of `PROTOCOLS_SHOWN`."""
         return [name for name in PROTOCOLS_SHOWN if f"test/{name}/ndcg_at_10" in self.trials]
 
-    def series(self, method: str, cost: str) -> npt.NDArray[np.float64]:
-        """A measured cost at each measurement, means over seeds, (R,)."""
-        own = self.timings[self.timings["method"] == method]
-        means = own.groupby("measurement")[cost].mean().sort_index()
-        return means.to_numpy(dtype=np.float64)
+    def series(self, method: str, cost: str) -> "pd.Series[float]":
+        """A measured cost, means over seeds, by the number of the measurement.
+
+        Measurements that lack the network of a seed are left out: their means would be of other networks.
+        """
+        rounds = self.timings[self.timings["method"] == method].groupby("measurement")
+        means: pd.Series[float] = rounds[cost].mean()
+        return means[rounds["seed"].nunique() == len(self.seeds(method))]
 
     def paired(self, method: str, reference: str, cost: str) -> pd.DataFrame:
         """A measured cost of two methods, means over seeds, as columns `ours` and `theirs`.
@@ -114,12 +116,11 @@ class Contest:
             if (deviations[name] > 0).any():
                 table[f"{name}_sd"] = deviations[name]
         for cost in MEASURED if not self.timings.empty else ():
+            # What was not measured is NaN.
             series = {method: self.series(method, cost) for method in self.methods}
             table[cost] = pd.Series({method: values.mean() for method, values in series.items()})
             if self.num_measurements > 1:
-                table[f"{cost}_sd"] = pd.Series(
-                    {method: values.std(ddof=1) for method, values in series.items()}
-                )
+                table[f"{cost}_sd"] = pd.Series({method: values.std() for method, values in series.items()})
         return table.loc[self.methods].reset_index()
 
 
@@ -170,7 +171,7 @@ def accuracy_metrics(protocols: Sequence[str]) -> list[str]:
 
 
 def differences(contest: Contest, reference: str, methods: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every method against one of them, in every column of every table.
+    """Every method against one of them, in every accuracy and in `JUDGED_COSTS`.
 
     The comparisons of a table (the accuracies under one protocol, or the costs) are one family for Holm's
     correction. A method that lacks a seed is not compared: what it has are means over others.

@@ -14,8 +14,8 @@ from sweeps.coverage import COVERAGE, POPULAR
 from sweeps.summary import counted
 
 BETTER, OTHER = "*", "†"
-"""Mark of the reference where it is better than every other method; mark of a method that the data tell apart
-from the reference."""
+"""Mark of the reference where it is better than every other method of the table, all of them judged; mark of
+a method that the data tell apart from the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,12 @@ def grids(
         else f"{label}, {len(contest.seeds(name))} of {counted(contest.num_seeds, 'seed')}"
         for name, label in labels.items()
     }
+    # What is short of a seed has means over others, and is neither the best nor on a front.
+    whole = summary.loc[[contest.complete(str(name)) for name in summary.index]]
+
+    def grid(title: str, columns: Sequence[_Column], table: str, notes: Sequence[str]) -> Grid:
+        return _grid(title, columns, summary, whole, found[found["table"] == table], labels, notes)
+
     begin = f"{title}: " if title else ""
     seeds = f"means of {counted(contest.num_seeds, 'seed')}"
     seeds += ", ± their standard deviation" if contest.num_seeds > 1 else "; a deviation needs two or more"
@@ -120,8 +126,11 @@ def grids(
             for split in SPLITS
             for name in ACCURACIES
         ]
-        notes = [f"{seeds}; bold: the best of a column", *_marks(found, protocol, labels, reference, "users")]
-        made.append(_grid(f"{begin}accuracy ({protocol})", columns, summary, found, protocol, labels, notes))
+        notes = [
+            f"{seeds}; bold: the best of a column",
+            *_marks(found, protocol, labels, reference, "users", list(summary.index)),
+        ]
+        made.append(grid(f"{begin}accuracy ({protocol})", columns, protocol, notes))
     notes = [
         "all users: time to answer all test users in batches; p50, p95: one request by torch; served: the "
         "same as it is served, on a CPU by ONNX Runtime, from the user's state where the attention has one; "
@@ -129,10 +138,19 @@ def grids(
         "compared, without what a search took; means of "
         + counted(contest.num_measurements, "measurement")
         + (", ± their standard deviation" if contest.num_measurements > 1 else ""),
-        *_marks(found, "costs", labels, reference, f"{contest.num_measurements} repeated measurements"),
+        *_marks(
+            found,
+            "costs",
+            labels,
+            reference,
+            f"{contest.num_measurements} repeated measurements",
+            list(summary.index),
+        ),
     ]
+    if contest.num_measurements > 1:
+        notes.append("p95 and update are not tested")
     if contest.num_measurements:
-        made.append(_grid(f"{begin}measured costs", _MEASURED, summary, found, "costs", labels, notes))
+        made.append(grid(f"{begin}measured costs", _MEASURED, "costs", notes))
     notes = [
         "MFLOPs: one forward pass of a full history, of linear attention by its closed form; search: with "
         "warm-up; total: search and training of one seed"
@@ -141,8 +159,8 @@ def grids(
         notes.append(
             "tried: architectures that a search of this kind has retrained, the best of which is shown"
         )
-    notes += _fronts(contest, summary, labels)
-    made.append(_grid(f"{begin}size and training", _COUNTED, summary, found, "", labels, notes))
+    notes += _fronts(contest, whole, labels)
+    made.append(grid(f"{begin}size and training", _COUNTED, "", notes))
     if COVERAGE in summary:
         notes = [
             "coverage: share of the catalogue among the top 10 of all test users, in %; popular: share of "
@@ -151,7 +169,7 @@ def grids(
         ]
         if popular_targets is not None:
             notes.append(f"of the test targets themselves {100 * popular_targets:.1f} % are popular")
-        made.append(_grid(f"{begin}what is recommended", _REACH, summary, found, "", labels, notes))
+        made.append(grid(f"{begin}what is recommended", _REACH, "", notes))
     return made
 
 
@@ -179,15 +197,25 @@ def _spelled(name: str) -> str:
 
 
 def _marks(
-    found: pd.DataFrame, table: str, labels: Mapping[str, str], reference: str, over: str
+    found: pd.DataFrame,
+    table: str,
+    labels: Mapping[str, str],
+    reference: str,
+    over: str,
+    methods: Sequence[str],
 ) -> list[str]:
     own = found[found["table"] == table]
     if own.empty or own["p_holm"].isna().all():
         return []
+    judged = own.groupby("method")["metric"].nunique() == own["metric"].nunique()
+    unjudged = [labels[name] for name in methods if name != reference and not judged.get(name, False)]
+    short = "measurements beside those" if table == "costs" else "the same seeds and users as those"
+    missing = f"not judged, for want of {short} of {labels[reference]}: {', '.join(unjudged)}"
     return [
         f"{OTHER}: told apart from {labels[reference]} at 5 %, paired over {over}, Holm-corrected for the "
         f"{len(own)} comparisons of the table; {BETTER}: {labels[reference]} is better than every other, "
-        "each told apart (those that ended with the same network do not count)"
+        "each told apart (those that ended with the same network do not count)",
+        *([missing] if unjudged else []),
     ]
 
 
@@ -195,24 +223,26 @@ def _grid(
     title: str,
     columns: Sequence[_Column],
     summary: pd.DataFrame,
-    found: pd.DataFrame,
-    table: str,
+    whole: pd.DataFrame,
+    own: pd.DataFrame,
     labels: Mapping[str, str],
     notes: Sequence[str],
 ) -> Grid:
+    """A row per method of `summary`; the best are of `whole`, and `own` are the differences of this table."""
     shown = [column for column in columns if column.metric in summary]
-    own = found[found["table"] == table]
     rows = []
     for method, values in summary.iterrows():
         cells = []
         for column in shown:
-            known = summary[column.metric].dropna()
+            known = whole[column.metric].dropna()
             value = float(values[column.metric])
             if math.isnan(value) or (value == 0 and column.zero_is_none):
                 cells.append(Cell("-"))
                 continue
-            best = column.best != 0 and len(known) > 1 and value == (known * column.best).max() * column.best
-            cells.append(Cell(_text(values, column), bool(best), _mark(own, column, str(method))))
+            best = column.best != 0 and len(known) > 1 and method in known.index
+            best = best and value == (known * column.best).max() * column.best
+            mark = _mark(own, column, str(method), len(summary))
+            cells.append(Cell(_text(values, column), bool(best), mark))
         rows.append((labels[str(method)], tuple(cells)))
     return Grid(title, tuple(column.title for column in shown), tuple(rows), tuple(notes))
 
@@ -225,11 +255,13 @@ def _text(values: "pd.Series[float]", column: _Column) -> str:
     return f"{text} ± {column.factor * deviation:,.{column.digits}f}"
 
 
-def _mark(own: pd.DataFrame, column: _Column, method: str) -> str:
+def _mark(own: pd.DataFrame, column: _Column, method: str, num_methods: int) -> str:
     rows = own[own["metric"] == column.metric]
     if rows.empty:
         return ""
     if method == rows["reference"].iloc[0]:
+        if len(rows) < num_methods - 1:  # of one that was not judged nobody knows
+            return ""
         others = rows[(rows["difference"] != 0) | (rows["low"] != rows["high"])]
         worse = others["told_apart"] & (others["difference"] * column.best < 0)
         return BETTER if len(worse) and bool(worse.all()) else ""

@@ -418,11 +418,15 @@ class Sweep:
         if self.config.measure_on is None:
             self.say(f"the layers could not be measured beforehand ({error}); a search will do it")
             return
-        for trial in self.trials:
+        for trial_id, trial in self.searches():
             if trial.latency_key == latency_key:
                 self.errors.setdefault(
-                    trial.trial_id, f"the layers could not be measured on {self.config.measure_on}: {error}"
+                    trial_id, f"the layers could not be measured on {self.config.measure_on}: {error}"
                 )
+
+    def searches(self) -> list[tuple[str, TrialConfig]]:
+        """The searches of all trials, each with the id of the trial that it belongs to."""
+        return [(trial.trial_id, trial) for trial in self.trials]
 
     def train(
         self,

@@ -108,6 +108,18 @@ def test_the_preset_is_whatever_the_user_makes_it(data: SplitData) -> None:
     assert [changes(preset, one.preset) for one in found] == [{"search_weights"}, set()]
 
 
+def test_what_else_a_setting_brings_along_is_named(data: SplitData) -> None:
+    _, found = made(data, preset="quick", groups=("weights", "warmup"))
+    labels = {one.method: one.label for one in found}
+    assert labels["weights-independent"] == "independent weights"
+    assert labels["weights-shared"] == "shared weights, warm-up of three networks a step"
+    assert labels["warmup-0"] == "no warm-up, retrained from fresh weights"
+    _, found = made(data, preset="quick", weights="shared", warmup_paths="mixture", groups=("weights",))
+    assert [one.label for one in found] == ["independent weights", "shared weights"]
+    _, found = made(data, preset="quick", transfer_from="fresh", groups=("warmup",))
+    assert found[-1].label == "no warm-up"
+
+
 def test_weights_at_rest_are_always_those_of_a_warm_up(data: SplitData) -> None:
     preset, found = made(data, search_weights="freeze")
     assert {one.preset.search.warmup_epochs for one in found} == {preset.search.warmup_epochs}

@@ -175,6 +175,17 @@ def test_baselines_have_the_size_that_is_asked(size: Any, data: SplitData, featu
             assert (one.features is None) == (name == "sasrec")
 
 
+def test_heads_that_do_not_divide_the_width_are_those_of_a_size(
+    data: SplitData, features: FeatureTable
+) -> None:
+    four: dict[str, Any] = {"hidden_size": 36, "num_heads": 4, "preset": "quick"}
+    four |= {"hidden_intensities": (0.0,), "inner_intensities": (0.0,), "methods": ("sasrec",)}
+    message = r"SASRec \(w/o LinRec\) at --size linrec: .*hidden_size=36, num_heads=8; give another"
+    with pytest.raises(InputError, match=message):
+        contestants(data, features, **four)
+    assert contestants(data, features, size="supernet", **four)
+
+
 def test_methods_that_read_no_features_do_not_depend_on_them(data: SplitData, features: FeatureTable) -> None:
     with_them = contestants(data, features, methods=("sasrec", "fdsa"))
     others = contestants(data, tiny_features(40, seed=1), methods=("sasrec", "fdsa"))
@@ -188,6 +199,11 @@ def test_methods_that_read_no_features_do_not_depend_on_them(data: SplitData, fe
         ({"methods": ("easrec", "nas")}, "--methods must be some of easrec, darts, .*, got nas"),
         ({"methods": ("easrec", "easrec")}, "--methods names easrec twice"),
         ({"methods": ("fdsa",), "without_features": True}, "names fdsa, which --without-features leaves out"),
+        (
+            {"features": Path("a"), "without_features": True},
+            "--features says what to read, and --w",
+        ),
+        ({"feature_names": ("a",), "without_features": True}, "--feature-names says what to read, and"),
         ({"tradeoff": -1.0}, "--tradeoff must be a finite number of at least 0, got -1"),
         ({"recnas_budget": 0.0}, r"--recnas-budget must lie in \(0, 1\], got 0"),
         ({"timings": 0}, "--timings must be at least 1, got 0"),
@@ -216,6 +232,8 @@ def test_what_is_compared_may_change_when_a_comparison_is_resumed() -> None:
     plain = CompareConfig(features=Path("a.parquet"))
     more = CompareConfig(features=Path("a.parquet"), methods=("easrec",), timings=2, exhaustive=True)
     assert plain.result_settings() == more.result_settings()
+    # Wherever it is resumed.
+    assert plain.result_settings() == CompareConfig(features=Path("a.parquet").resolve()).result_settings()
     assert plain.result_settings() != CompareConfig(features=Path("a.parquet"), tradeoff=1).result_settings()
 
 

@@ -125,6 +125,8 @@ def test_a_method_that_lacks_a_seed_says_so_and_is_not_judged() -> None:
     rows = dict(table.rows)
     assert set(rows) == {"EASRec", "SASRec (w/o LinRec)", "FDSA (w/o LinRec), 1 of 2 seeds"}
     assert {cell.mark for cell in rows["FDSA (w/o LinRec), 1 of 2 seeds"]} == {""}
+    (note,) = [note for note in table.notes if note.startswith("not judged")]
+    assert note.endswith("the same seeds and users as those of EASRec: FDSA (w/o LinRec), 1 of 2 seeds")
     assert any("FDSA" in name and "†" in [cell.mark for cell in cells] for name, cells in _marked(whole))
 
 
@@ -175,6 +177,66 @@ def test_the_star_stands_where_the_reference_beats_all_that_ended_otherwise() ->
         "FDSA (w/o LinRec)": "†",
     }
     assert set(marks(dict.fromkeys(worse, 0.5)).values()) == {""}
+
+
+def test_there_is_no_star_beside_a_method_that_was_not_judged() -> None:
+    whole = contest()
+    metrics = accuracy_metrics(["unseen"])
+    known = {method: dict.fromkeys(metrics, gains({"easrec": 0.5}.get(method, 0.1))) for method in LABELS}
+
+    def table(trials: pd.DataFrame, timings: pd.DataFrame, title: str) -> tuple[Grid, dict[str, Cell]]:
+        (made,) = [
+            one for one in grids(Contest(trials, timings, known), LABELS, "easrec") if one.title == title
+        ]
+        return made, {name: cells[0] for name, cells in made.rows}
+
+    assert table(whole.trials, whole.timings, "accuracy (unseen)")[1]["EASRec"].mark == "*"
+    # FDSA's one seed is better than all: EASRec does not win, and one seed is not the best of a column.
+    lacking = whole.trials[(whole.trials["method"] != "fdsa") | (whole.trials["seed"] == 0)].copy()
+    lacking.loc[lacking["method"] == "fdsa", metrics] = 0.9
+    made, cells = table(lacking, whole.timings, "accuracy (unseen)")
+    assert cells["EASRec"] == Cell("0.5050 ± 0.0071", best=True)
+    assert not cells["FDSA (w/o LinRec), 1 of 2 seeds"].best
+    size, _ = table(lacking, whole.timings, "size and training")
+    assert not any("FDSA" in note for note in size.notes if "front" in note)
+
+    # The same of costs: SASRec's, of another day, are lower.
+    assert table(whole.trials, whole.timings, "measured costs")[1]["EASRec"].mark == "*"
+    timings = whole.timings.copy()
+    theirs = timings["method"] == "sasrec"
+    timings.loc[theirs, list(MEASURED)] /= 100
+    timings.loc[theirs, "session"] = "b"
+    made, cells = table(whole.trials, timings, "measured costs")
+    assert cells["EASRec"].mark == "" and cells["FDSA (w/o LinRec)"].mark == "†"
+    assert any(note.endswith("those of EASRec: SASRec (w/o LinRec)") for note in made.notes)
+
+
+def test_what_was_not_measured_of_every_seed_has_no_mean() -> None:
+    whole = contest()
+    second = (whole.timings["method"] == "sasrec") & (whole.timings["seed"] == 1)
+    # SASRec's second network lacks one measurement: the other two count, of both networks.
+    timings = whole.timings[~(second & (whole.timings["measurement"] == 2))]
+    found = Contest(whole.trials, timings, whole.gains)
+    assert found.series("sasrec", "inference_s").to_dict() == pytest.approx({0: 2.0005, 1: 2.0105})
+    # It lacks all of them: what is known is the cost of the first network alone.
+    found = Contest(whole.trials, whole.timings[~second], whole.gains)
+    made = grids(found, LABELS, "easrec")
+    costs = dict(made[1].rows)
+    assert {cell.text for cell in costs["SASRec (w/o LinRec)"]} == {"-"}
+    assert costs["EASRec"][0].text.startswith("1.01")
+    fronts = [note for table in made for note in table.notes if "all users s:" in note]
+    assert fronts and "SASRec" not in fronts[0]
+    renamed = found.trials.rename(columns=lambda name: str(name).replace("/unseen/", "/pop100/"))
+    beside = beside_paper(Contest(renamed, found.timings, {}), LABELS, "ML-1M", differs=[])
+    assert dict(beside[1].rows)["SASRec (w/o LinRec)"][0].text.startswith("- / ")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_method_of_which_nothing_was_measured_is_quietly_left_without_costs(tmp_path: Path) -> None:
+    whole = contest()
+    found = Contest(whole.trials, whole.timings[whole.timings["method"] != "sasrec"], whole.gains)
+    assert math.isnan(found.summary().set_index("method")["inference_s"]["sasrec"])
+    comparison_png(found, LABELS, "easrec", "test/unseen/ndcg_at_10", tmp_path / "a.png", dataset="x")
 
 
 GRID = Grid(

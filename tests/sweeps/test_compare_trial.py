@@ -108,7 +108,9 @@ def test_every_method_ends_with_a_network_whose_figures_are_those_of_its_file(
     recommended = finished.store.entry(*coverage_place(outcome.place)).value()
     assert 0 < recommended[COVERAGE] <= 1 and 0 <= recommended[POPULAR] <= 1
     assert isinstance(network, FDSA) == method.startswith("fdsa")
-    assert ("train" in one.params()) is False and one.params()["seed"] == 0
+    assert one.params()["seed"] == 0 and one.params()["retrain.max_epochs"] == 1
+    # What was searched says how.
+    assert ("search.search_epochs" in one.params()) == (finished.contestants[method].warm_ups != ())
     assert outcome.architecture.attention == (
         "linear" if method in ("easrec", "random", "exhaustive") or "linrec" in method else "softmax"
     )

@@ -9,9 +9,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import sweeps.sweep as sweep_module
 import sweeps.trial as trial_module
+from easrec.data.sequences import leave_one_out
+from easrec.data.synthetic import synthetic_interactions
 from easrec.errors import InputError
 from easrec.evaluation.profile import ProfileConfig
 from easrec.models.architecture import Architecture
+from sweeps.compare import Comparison
+from sweeps.compare_config import CompareConfig
+from sweeps.compare_methods import contestants_of
 from sweeps.config import SweepConfig
 from sweeps.hardware import cpu_name, hardware
 from sweeps.measuring import reserved_node
@@ -115,6 +120,31 @@ def test_hardware_is_named() -> None:
     found = hardware("cpu")
     assert found["device"] == "cpu" and found["host"]
     assert found["cpu"] == cpu_name() != ""
+
+
+def test_contestants_without_their_layers_are_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise RuntimeError("the node died")
+
+    data = leave_one_out(synthetic_interactions(40, 30, 8, seed=0))
+    config = CompareConfig(
+        preset="smoke",
+        methods=("easrec", "proxylessnas", "sasrec"),
+        resource="latency",
+        measure_on="cpu",
+    )
+    comparison = object.__new__(Comparison)
+    comparison.config, comparison.errors = config, {}
+    comparison.contestants = contestants_of(
+        config, Comparison.preset_for(config), data, None, device="cpu", code_version="x"
+    )
+    comparison.store = Store(Path("nowhere"))
+    monkeypatch.setattr(sweep_module, "measure_layers", gone)
+    monkeypatch.setattr(Comparison, "_measuring_place", gone)
+    comparison._measure_layers([trial for _, trial in comparison.searches()], Any)
+    by_latency = {one.method: comparison.errors.get(one.trial_id) for one in comparison.contestants}
+    why = "the layers could not be measured on cpu: the node died"
+    assert by_latency == {"easrec": why, "proxylessnas": why, "sasrec": None}
 
 
 @pytest.mark.slow

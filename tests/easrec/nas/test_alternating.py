@@ -8,7 +8,9 @@ import torch
 from easrec.errors import InputError
 from easrec.models.architecture import CandidateSpace
 from easrec.models.transformer import SequentialRecommender
+from easrec.nas import alternating
 from easrec.nas.alternating import alternate
+from easrec.nas.course import hard_choice_ndcg
 from easrec.nas.darts import Darts
 from easrec.nas.proxylessnas import ProxylessNas
 from easrec.nas.recnas import RecNas
@@ -138,12 +140,21 @@ def test_what_is_found_is_retrained_from_fresh_weights_as_any_network(method, tm
     assert retrained.model.architecture == found.architecture
 
 
-def test_a_search_can_end_by_the_ndcg_of_its_choice(method):
-    config = _config(method, search_epochs=6, stop_on="ndcg", ndcg_patience=1)
+@pytest.mark.parametrize(("figures", "epochs"), [((0.2, 0.3, 0.3, 0.4), 3), ((0.1, 0.2, 0.3, 0.4), 4)])
+def test_a_search_ends_when_the_ndcg_of_its_choice_rises_no_more(method, figures, epochs, monkeypatch):
+    config = _config(method, search_epochs=4, stop_on="ndcg", ndcg_patience=1)
+    coming = iter(figures)
+    monkeypatch.setattr(alternating, "hard_choice_ndcg", lambda *_: next(coming))
     result = alternate(method, chains(64), SPACE, config)
-    values = [report.metrics["hard_choice_ndcg_at_10"] for report in result.epochs]
-    assert all(0 <= value <= 1 for value in values)
-    assert len(values) == 6 or values[-1] <= max(values[:-1])
+    assert [report.metrics["hard_choice_ndcg_at_10"] for report in result.epochs] == list(figures[:epochs])
+
+
+def test_the_ndcg_of_a_choice_is_that_of_its_network(method):
+    config = _config(method, search_epochs=2, stop_on="ndcg", ndcg_patience=2)
+    result = alternate(method, data := chains(64), SPACE, config)
+    last = result.epochs[-1].metrics["hard_choice_ndcg_at_10"]
+    assert 0 < last <= 1
+    assert last == hard_choice_ndcg(result.supernet, result.architecture, data, config, "cpu")
 
 
 def test_a_loss_that_is_not_finite_stops_a_search(method, monkeypatch):
