@@ -139,7 +139,7 @@ def variants(preset: Preset, groups: tuple[str, ...], data: SplitData) -> list[V
                 Variant(
                     group,
                     kind,
-                    f"warm-up of {warm.search.warmup_epochs} epochs, {label}",
+                    f"warm-up of {counted(warm.search.warmup_epochs, 'epoch')}, {label}",
                     _with_search(warm, warmup_paths=kind),
                 )
                 for kind, label in _OF_PATHS.items()
