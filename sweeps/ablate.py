@@ -41,7 +41,6 @@ _TITLES = {
     "warmup": "warm-up",
 }
 
-
 _OF_PATHS: dict[WarmupPaths, str] = {
     "mixture": "of all candidates, mixed",
     "sandwich": "of three networks a step",

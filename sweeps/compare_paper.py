@@ -66,7 +66,7 @@ def beside_paper(
         f"the paper names no protocol; its figures fit {PROTOCOL} (100 negatives by popularity), so ours are "
         "under it"
     )
-    accuracy, costs = paper_accuracy(dataset), paper_costs(dataset)
+    accuracy, costs, named = paper_accuracy(dataset), paper_costs(dataset), contest.named(labels)
     columns = {
         f"{split} {name.partition('_')[0]}": (f"{split}/{PROTOCOL}/{name}", _paper_column(split, name))
         for split in SPLITS
@@ -75,7 +75,7 @@ def beside_paper(
     shown = {title: names for title, names in columns.items() if names[0] in summary}
     rows = [
         (
-            labels[method],
+            named[method],
             tuple(
                 Cell(f"{summary[ours][method]:.4f} / {accuracy[theirs][labels[method]]:.4f}")
                 for ours, theirs in shown.values()
@@ -96,7 +96,7 @@ def beside_paper(
     if "inference_s" in summary:
         rows = [
             (
-                labels[method],
+                named[method],
                 (
                     Cell(
                         f"{_number(summary, method, 'inference_s')} / "
@@ -139,9 +139,12 @@ def gates_beside_paper(
     columns = {name: f"valid/{PROTOCOL}/{name}" for name in ACCURACIES}
     if any(name not in summary for name in columns.values()):
         return None
+    named = contest.named(
+        {method: f"gates of {counted(layers, 'layer')}" for method, layers in methods.items()}
+    )
     rows = [
         (
-            f"gates of {counted(layers, 'layer')}",
+            named[method],
             tuple(
                 Cell(f"{summary[ours][method]:.4f} / {paper[_paper_column('valid', name)][layers]:.4f}")
                 for name, ours in columns.items()

@@ -128,7 +128,7 @@ class ComparisonReport:
         if not contest.timings.empty:
             comparison_png(
                 contest,
-                self.labels,
+                contest.named(self.labels),
                 self.sections[0].reference,
                 self.accuracy.replace("valid/", "test/", 1),
                 path / CHART,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sweeps.records import MEASURED
 from sweeps.significance import ALPHA, Difference, corrected, over_repeats, over_users
+from sweeps.summary import counted
 from sweeps.user_ranks import Gains, gains_of, mean_gains
 
 ACCURACIES = ("recall_at_10", "mrr_at_10", "ndcg_at_10")
@@ -64,6 +65,15 @@ class Contest:
     def complete(self, method: str) -> bool:
         """Whether a method has a result of every seed that any has."""
         return len(self.seeds(method)) == self.num_seeds
+
+    def named(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """What methods are called, with the number of their seeds where they lack some."""
+        return {
+            name: label
+            if self.complete(name) or name not in self.methods
+            else f"{label}, {len(self.seeds(name))} of {counted(self.num_seeds, 'seed')}"
+            for name, label in labels.items()
+        }
 
     def protocols(self) -> list[str]:
         """The protocols that the data set allows, of `PROTOCOLS_SHOWN`."""

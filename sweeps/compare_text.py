@@ -104,12 +104,7 @@ def grids(
     summary = contest.summary().set_index("method")
     summary = summary.loc[[name for name in methods or contest.methods if name in summary.index]]
     found = differences(contest, reference, list(summary.index))
-    labels = {
-        name: label
-        if contest.complete(name) or name not in summary.index
-        else f"{label}, {len(contest.seeds(name))} of {counted(contest.num_seeds, 'seed')}"
-        for name, label in labels.items()
-    }
+    labels = contest.named(labels)
     # What is short of a seed has means over others, and is neither the best nor on a front.
     whole = summary.loc[[contest.complete(str(name)) for name in summary.index]]
 

@@ -73,14 +73,14 @@ def warmup_flops(
     if paths == "mixture":
         return _TRAINING * epochs * _supernet_flops(space, size, max_length, data.num_items)
 
-    def one(candidate: int, layers: int) -> float:
-        network = network_flops(space.architecture(candidate, layers), max_length) / max_length
+    def one(architecture: Architecture) -> float:
+        network = network_flops(architecture, max_length) / max_length
         return size.positions * network + size.targets * 2 * data.num_items * space.hidden_size
 
     smallest, largest = extremes(space)
-    drawn = [one(k, layers) for k in range(len(space)) for layers in range(1, space.num_layers + 1)]
-    forward = one(largest, space.num_layers) + one(smallest, 1) + sum(drawn) / len(drawn)
-    return _TRAINING * epochs * forward
+    always = (space.architecture(largest, space.num_layers), space.architecture(smallest, 1))
+    drawn = [one(architecture) for architecture in space.architectures()]
+    return _TRAINING * epochs * (sum(map(one, always)) + sum(drawn) / len(drawn))
 
 
 def search_flops(space: CandidateSpace, data: SplitData, config: SearchConfig, epochs: int) -> float:

@@ -255,6 +255,25 @@ def test_the_papers_figures_are_there_for_every_method_of_its_tables(dataset: st
     assert costs.to_numpy().min() > 0
 
 
+@pytest.mark.parametrize(
+    ("measured", "place"),
+    [
+        ({"cpu": "Z80"}, "measured on Z80"),
+        ({"cpu": "Z80", "gpu": "A100"}, "measured on A100"),
+        ({}, "not measured"),
+    ],
+)
+def test_beside_the_papers_figures_stands_what_ours_were_measured_on(
+    measured: dict[str, str], place: str, data: SplitData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = object.__new__(Comparison)
+    comparison.config = CompareConfig(dataset="ml-1m", beside_paper=True)
+    comparison.preset, comparison.data = Comparison.preset_for(comparison.config), data
+    monkeypatch.setattr(Comparison, "_measured", lambda self: {("a", 0): measured})
+    ours, papers = comparison.differs()
+    assert ours.endswith(f"1 seed, {place}") and papers == paper_settings("ML-1M")
+
+
 def test_the_papers_figures_are_those_that_it_prints() -> None:
     assert paper_accuracy("ML-1M")["test_ndcg10"]["EASRec"] == 0.4661
     assert paper_costs("Gowalla")["gpu_memory_gb"]["FDSA (w/o LinRec)"] == 21.68

@@ -127,6 +127,14 @@ def test_a_method_that_lacks_a_seed_says_so_and_is_not_judged() -> None:
     assert {cell.mark for cell in rows["FDSA (w/o LinRec), 1 of 2 seeds"]} == {""}
     (note,) = [note for note in table.notes if note.startswith("not judged")]
     assert note.endswith("the same seeds and users as those of EASRec: FDSA (w/o LinRec), 1 of 2 seeds")
+    # So do its rows beside the paper's figures.
+    renamed = trials.rename(columns=lambda name: str(name).replace("/unseen/", "/pop100/"))
+    theirs = Contest(renamed, whole.timings, {})
+    for beside in beside_paper(theirs, LABELS, "ML-1M", differs=[]):
+        assert "FDSA (w/o LinRec), 1 of 2 seeds" in dict(beside.rows)
+    gates = gates_beside_paper(theirs, {"easrec": 2, "fdsa": 1}, differs=[])
+    assert gates is not None
+    assert [name for name, _ in gates.rows] == ["gates of 2 layers", "gates of 1 layer, 1 of 2 seeds"]
     assert any("FDSA" in name and "†" in [cell.mark for cell in cells] for name, cells in _marked(whole))
 
 
