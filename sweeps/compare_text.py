@@ -143,7 +143,7 @@ def grids(
         ),
     ]
     if contest.num_measurements > 1:
-        notes.append("p95 and update are not tested")
+        notes.append("not tested: p95 and update")
     if contest.num_measurements:
         made.append(grid(f"{begin}measured costs", _MEASURED, "costs", notes))
     notes = [
